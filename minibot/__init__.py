@@ -1,0 +1,1 @@
+"""minibot: an AI chatbot on Telegram, WhatsApp, Messenger and Instagram."""

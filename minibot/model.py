@@ -1,0 +1,403 @@
+"""Every value that crosses a border between two shelves, and nothing that acts.
+
+Not here: behaviour, input/output, settings. The law: each value is immutable, is named with a noun of the
+domain, and is built once at the border where its bytes were understood; no dict travels further than the
+function that parsed it. Times are integers, milliseconds since 1970, UTC; 0 means unknown.
+
+The values that every webhook needs (Request, Response, Inbound) are NamedTuples: building one costs a third
+of a frozen dataclass, and the door builds tens of thousands a second.
+
+Next: `errors.py`, what may go wrong; then `channels/contract.py`, who makes these values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+PLATFORMS = ("telegram", "whatsapp", "messenger", "instagram")
+
+
+class Secret:
+    """A string that does not show itself: `repr`, `str` and formatting give `…`. Ask with `reveal()`."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str = "") -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The secret itself; call it only where it is put into a request or compared."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret(…)" if self._value else "Secret()"
+
+    __str__ = __repr__
+
+
+# --- the door -------------------------------------------------------------------------------------------------
+
+
+class Request(NamedTuple):
+    """One complete HTTP request as the door understood it. `fields` are (lower-case name, value) in order."""
+
+    method: str
+    path: str
+    query: str
+    fields: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+    peer: str = ""
+
+    def all(self, name: bytes) -> list[bytes]:
+        """Every value of the field `name` (lower-case bytes), in the order sent."""
+        return [value for key, value in self.fields if key == name]
+
+
+class Response(NamedTuple):
+    """What a handler answers. `fields` are further header fields; the door adds Date, length and the rest."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+# --- what the platforms tell us -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A picture or voice note to fetch: `ref` is the platform's file id, or a URL where `url` is true."""
+
+    kind: Literal["image", "voice"]
+    ref: str
+    url: bool = False
+    mime: str = ""
+    size: int = 0
+
+
+class Inbound(NamedTuple):
+    """One message that wants a reaction, as a channel read it. All text is clean: no NUL, no lone surrogate.
+
+    `kind` names the reaction: "ask" goes to the model; "unsupported" gets the polite sentence, and `notice`
+    says what it was ("video", "sticker", "unavailable", ...); any other value is a command without its slash.
+    """
+
+    platform: str
+    account: str  # our own id on the platform: bot id, phone number id, Page id, Instagram account id
+    chat: str  # where the answer goes; one conversation per (platform, account, chat)
+    event: str  # unique per (platform, account): "<event kind>:<id>"
+    kind: str = "ask"
+    text: str = ""
+    notice: str = ""
+    person: str = ""  # who wrote; differs from `chat` only in a group
+    name: str = ""  # display name, without control or direction characters
+    alias: str = ""  # a second identifier of the same chat (WhatsApp's BSUID), "" if none
+    message_id: str = ""  # the platform's id of the message: for quotes, read marks, unsends
+    sent_at: int = 0
+    media: tuple[Media, ...] = ()
+    forwarded: bool = False
+    quoted: str = ""  # the quoted text, where the payload carries it
+    quotes: str = ""  # the quoted message's id, to be looked up where it does not
+    album: str = ""  # items with the same album id are one question
+    phone: str = ""  # where the platform tells it
+    username: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The platform's word on a message of ours: `state` is sent, delivered, read or failed."""
+
+    platform: str
+    account: str
+    state: Literal["sent", "delivered", "read", "failed"]
+    message_id: str = ""
+    tag: str = ""
+    chat: str = ""  # with an empty message_id: everything in this chat up to `at` (Messenger's watermark)
+    code: str = ""
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """A message that left our account, sent by us or by a person: `ours` is None where only the store can tell."""
+
+    platform: str
+    account: str
+    chat: str
+    message_id: str
+    text: str = ""
+    tag: str = ""
+    ours: bool | None = None
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A person took the conversation (`human`), or gave it back."""
+
+    platform: str
+    account: str
+    chat: str
+    human: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """The sender took a message back: its text must leave the store."""
+
+    platform: str
+    account: str
+    chat: str
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rekey:
+    """The chat `old` is called `new` from now on; its history moves. Safe to apply twice and in any order."""
+
+    platform: str
+    account: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """The person blocked us (`blocked`) or came back."""
+
+    platform: str
+    account: str
+    chat: str
+    blocked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """The platform waits for a small sign of life (Telegram's callback query) that needs no store."""
+
+    platform: str
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Something the operator must read; `text` is ours or cleaned, one line."""
+
+    platform: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Odd:
+    """Authentic but unreadable: kept for `run.py dead`, so that nothing vanishes. `event` is a digest of it."""
+
+    platform: str
+    event: str
+    why: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """An event that wants no reaction; counted under `why` (one word or two, from a closed set)."""
+
+    platform: str
+    why: str
+
+
+Event = Inbound | Receipt | Echo | Handover | Erase | Rekey | Presence | Acknowledge | Alert | Odd | Ignored
+
+
+@dataclass(frozen=True, slots=True)
+class Me:
+    """Who we are on a platform, as far as known: Telegram learns its username from getMe."""
+
+    account: str = ""
+    username: str = ""
+
+
+# --- outgoing HTTP --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One outgoing HTTP request. `name` is what logs and errors say; `url` may hold a token and is never shown."""
+
+    name: str
+    method: str
+    url: str = field(repr=False)
+    fields: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+    timeout: float = 30.0  # seconds, for the whole call
+    max_bytes: int = 1 << 20  # of the reply
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to a Call, read whole. Field names are lower-case."""
+
+    status: int
+    fields: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+# --- the model ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One message of the prompt. Images are (MIME type, bytes)."""
+
+    role: Literal["user", "assistant"]
+    text: str
+    images: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model said, and what it cost. `milliseconds` is wall time."""
+
+    text: str
+    model: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    milliseconds: int = 0
+
+
+# --- the store ------------------------------------------------------------------------------------------------
+
+PartState = Literal["pending", "sending", "sent", "maybe", "dead", "expired"]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A claimed conversation. `epoch` is the fence: a verb with an outdated epoch changes nothing."""
+
+    id: int
+    platform: str
+    account: str
+    chat: str
+    alias: str = ""
+    epoch: int = 0
+    tries: int = 0  # failed attempts at the model since the last success
+    crashes: int = 0  # claims that ended with the process, in a row
+    paused_until: int = 0
+    blocked: bool = False
+    noticed_at: int = 0  # when the "please wait" notice went out for the messages now waiting
+    last_inbound_at: int = 0  # platform's time of the person's newest message: the 24-hour window
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A stored message that has no outcome yet."""
+
+    id: int
+    inbound: Inbound
+    received_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One platform message to send. `text` is in the channel's dialect, or plain where `plain` is true."""
+
+    id: int
+    text: str
+    plain: bool = False
+    state: PartState = "pending"
+    tries: int = 0  # calls begun, this one included
+    unsure: int = 0  # of them, how many ended without a clear word
+    due_at: int = 0
+    expires_at: int = 0
+    created_at: int = 0
+    tag: str = ""  # sent along where the platform returns it; finds this row again
+    reply_to: str = ""  # platform's id of the message it answers
+    threadless: bool = False  # Telegram refused the topic: send without it
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What has been used already, for the guard."""
+
+    recent: int = 0  # messages of this conversation in the last minute
+    person_tokens: int = 0  # today
+    day_tokens: int = 0  # today, everybody
+    told: bool = False  # this person has had today's polite sentence
+    repeats: int = 0  # identical short exchanges in a row at machine pace: two bots talking
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a claimed conversation needs next: a part to send, else messages to answer, else it is released."""
+
+    conversation: Conversation
+    part: Part | None = None
+    waiting: tuple[Waiting, ...] = ()
+    history: tuple[Said, ...] = ()
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """How the sending of a part ended. `rest` applies a dead or expired fate to the turn's later parts too."""
+
+    state: PartState
+    message_id: str = ""
+    error: str = ""
+    due_at: int = 0
+    unsure: bool = False
+    counted: bool = True  # False: nothing was attempted, or an outage; the try is taken back
+    rest: bool = False
+    blocked: bool = False
+    outcome: str = ""  # replaces the outcome of the messages this part answered
+    replace: tuple[str, ...] = ()  # send these texts instead of the part's own
+    plain: bool = False  # ... as plain text
+    threadless: bool = False
+    chat: str = ""  # the conversation's new chat id
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of a turn, written in one transaction. `outcomes` maps inbound ids to outcomes."""
+
+    outcomes: Mapping[int, str]
+    parts: tuple[str, ...] = ()
+    answer: Answer | None = None  # None: a notice or a command's reply, kept out of the history
+    transcripts: Mapping[int, str] = field(default_factory=dict)  # inbound id -> text that history keeps
+    person: str = ""  # whom the tokens are charged to
+    reply_to: str = ""
+    expires_at: int = 0
+    noticed: bool = False  # this is the "please wait" notice: the messages go on waiting
+    told: bool = False  # this is today's polite sentence about limits
+    pause_until: int | None = None
+    forget: Literal["", "history", "everything"] = ""  # /reset, /forget
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What `accept` did: new messages, known ones, and the conversations that now want a worker."""
+
+    new: int
+    known: int
+    due: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The queue at a glance; `oldest` in seconds."""
+
+    pending: int
+    oldest: int
+    dead: int

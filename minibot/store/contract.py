@@ -1,0 +1,61 @@
+"""What a store is: the verbs that intake, worker and operator use. Each is one transaction, durable when it returns.
+
+Not here: SQL (`sql.py`), the two databases (`sqlite.py`, `postgres.py`). The law:
+- a verb that writes for a conversation checks the fence (`epoch`) first and raises LeaseLost if it moved;
+- `accept` is all a webhook waits for, so it writes as little as it can: one row a message where possible;
+- every `now` comes from the caller, in milliseconds; the store has no clock of its own;
+- a verb raises StoreDown when it could not be made durable, and then nothing of it has happened.
+
+The step after a verb is computed in the verb's own transaction, and a part that the step hands out is already
+marked `sending` with its try counted: what is on disk before a call is made always says that it may be made.
+
+Next: `schema.py`, the tables; `sql.py`, the verbs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from minibot.model import Accepted, Conversation, Event, Fate, Finish, Health, Step
+
+
+class Store(Protocol):
+    """Every method may be called from the event loop's thread only."""
+
+    def accept(self, events: Sequence[Event], now: int) -> asyncio.Future[Accepted]:
+        """Store what a webhook brought. Duplicates are absorbed; the future fails with StoreDown."""
+
+    async def claim(self, owner: str, now: int, lease: int, limit: int, alone: bool = False) -> list[Step]:
+        """Lease up to `limit` due conversations for `lease` ms, longest due first, and say what each needs.
+
+        `alone` claims only suspects (two or more deaths in a row); otherwise suspects are left aside.
+        """
+
+    async def renew(self, owner: str, now: int, lease: int) -> None:
+        """Heartbeat: every lease `owner` still holds lasts `lease` ms from now."""
+
+    async def finish(self, conversation: Conversation, finish: Finish, now: int) -> Step:
+        """End a turn: answer, parts, outcomes, cost. Returns what is next (usually the first part)."""
+
+    async def settle(self, conversation: Conversation, part: int, fate: Fate, now: int) -> Step:
+        """Record how a part's sending ended. Returns what is next."""
+
+    async def refresh(self, conversation: Conversation, now: int) -> Step:
+        """What the conversation needs, read again: a follow-up arrived while the model was being asked."""
+
+    async def postpone(self, conversation: Conversation, due_at: int, counted: bool, error: str, now: int) -> None:
+        """Release until `due_at`; `counted` adds a try."""
+
+    async def next_due(self, now: int) -> int | None:
+        """When the next conversation wants a worker that nobody has leased; None if none does."""
+
+    async def health(self, now: int) -> Health:
+        """Counts for /healthz; raises StoreDown when the store cannot be used."""
+
+    async def maintain(self, now: int) -> None:
+        """Retention, old dedup keys, checkpoint, clock jumps: small steps, called about once a minute."""
+
+    async def close(self, now: int) -> None:
+        """Release this process's leases, checkpoint, close."""

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from minibot.errors import Unreadable
-from minibot.model import Call, Conversation, Event, Me, Media, Part, Reply, Request, Response
+from minibot.model import Call, Event, Me, Media, Reply, Request, Response
+from minibot.work import Conversation, Part
 
 COMMANDS = ("start", "help", "reset", "privacy", "forget", "human", "bot")
 

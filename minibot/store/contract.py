@@ -18,7 +18,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from minibot.model import Accepted, Conversation, Event, Fate, Finish, Health, Step
+from minibot.model import Event
+from minibot.work import Accepted, Conversation, Fate, Finish, Health, Step
 
 
 class Store(Protocol):

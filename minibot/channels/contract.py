@@ -46,6 +46,7 @@ class Channel:
     acknowledge: Callable[[str], Call] | None = None  # callback query id -> the sign of life
     window_hours: float = 24.0  # answers later than this after the person's last message are not sent
     group_gap: float = 0.0  # seconds between the parts of one answer in a group
+    looks_up: bool = True  # a status or echo tells later what became of an unsure send
 
 
 def read_json(body: bytes) -> dict[str, Any]:

@@ -1,0 +1,144 @@
+"""Who works on what: claims due conversations, runs a worker for each, keeps the leases alive.
+
+Not here: the work itself (`conversation.py`). The law: a conversation in hand here is never claimed twice;
+conversations never wait for each other, only for a free lane; a suspect (a conversation the process died on)
+is worked alone; nothing is claimed any more once stopping has begun, and a send in flight is never cut short.
+
+Next: `app.py`, where it is put together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from minibot.errors import LeaseLost, StoreDown
+from minibot.flow.conversation import Worker
+from minibot.flow.kit import Kit
+from minibot.work import Step
+
+log = logging.getLogger("minibot.dispatch")
+LANES = 128
+LEASE = 20_000  # ms; renewed after a third of it
+LONGEST_SLEEP = 1.0  # seconds; another instance's work is found by looking
+MODEL_GRACE, SEND_GRACE = 5.0, 8.0  # seconds after a stop: a cut model call costs nothing, a cut send may repeat
+
+
+class Dispatcher:
+    """The loop between the store's due conversations and the workers."""
+
+    def __init__(self, kit: Kit, owner: str) -> None:
+        self._kit = kit
+        self._owner = owner
+        self._alarm = asyncio.Event()
+        self._stopping = False
+        self._alone = False  # a suspect is in hand
+        self.workers: dict[int, Worker] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def wake(self, conversations: tuple[int, ...]) -> None:
+        """New messages were stored for these: tell their workers, or look for work."""
+        for conversation in conversations:
+            worker = self.workers.get(conversation)
+            if worker is not None:
+                worker.follow()
+            else:
+                self._alarm.set()
+
+    async def run(self) -> None:
+        """Until `stop` is called."""
+        heartbeat = asyncio.create_task(self._heartbeat())
+        try:
+            while not self._stopping:
+                try:
+                    claimed = await self._claim()
+                    sleep = 0.0 if claimed else await self._until_due()
+                except StoreDown as fault:
+                    log.error("the store is out of reach, work waits: %s", fault)
+                    sleep = LONGEST_SLEEP
+                if sleep and not self._stopping:
+                    await self._sleep(sleep)
+        finally:
+            heartbeat.cancel()
+
+    async def stop(self) -> None:
+        """No more claims; give model calls a moment, sends as long as it takes within the grace, then end."""
+        self._stopping = True
+        self._alarm.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=MODEL_GRACE)
+        for worker in self.workers.values():
+            if worker.asking is not None and not worker.asking.done():
+                worker.asking.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=SEND_GRACE - MODEL_GRACE)
+        for task in self._tasks:
+            task.cancel()
+
+    async def _claim(self) -> int:
+        free = LANES - len(self._tasks)
+        if free <= 0 or self._alone:
+            return 0
+        self._alarm.clear()
+        store, now = self._kit.store, self._kit.clock()
+        steps = await store.claim(self._owner, now, LEASE, free)
+        if not steps and not self._tasks:
+            steps = await store.claim(self._owner, now, LEASE, 1, alone=True)
+            self._alone = bool(steps)
+        for step in steps:
+            self._start(step)
+        return len(steps)
+
+    def _start(self, step: Step) -> None:
+        worker = Worker(self._kit, step)
+        number = step.conversation.id
+        self.workers[number] = worker
+        task = asyncio.create_task(self._guarded(worker, number))
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._ended(done, number))
+
+    async def _guarded(self, worker: Worker, number: int) -> None:
+        try:
+            await worker.run()
+        except asyncio.CancelledError:
+            log.info("conversation %d: cut short by the stop, goes on after the next start", number)
+        except Exception:  # a fault of ours in one conversation must not end the others; it is tried again later
+            log.exception("conversation %d: a fault in minibot itself; tried again in half a minute", number)
+            await self._shelve(worker)
+
+    async def _shelve(self, worker: Worker) -> None:
+        if worker.step is None:
+            return
+        now = self._kit.clock()
+        try:
+            await self._kit.store.postpone(worker.step.conversation, now + 30_000, True, "fault", now)
+        except (LeaseLost, StoreDown):
+            return  # somebody else has it, or its lease will pass
+
+    def _ended(self, task: asyncio.Task[None], number: int) -> None:
+        self._tasks.discard(task)
+        self.workers.pop(number, None)
+        self._alone = False
+        self._alarm.set()
+
+    async def _until_due(self) -> float:
+        if self._alarm.is_set() and len(self._tasks) < LANES:
+            return 0.0
+        due = await self._kit.store.next_due(self._kit.clock())
+        if due is None:
+            return LONGEST_SLEEP
+        return min(max((due - self._kit.clock()) / 1000, 0.01), LONGEST_SLEEP)
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._alarm.wait(), seconds)
+        except TimeoutError:
+            return
+
+    async def _heartbeat(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE / 3000)
+            try:
+                await self._kit.store.renew(self._owner, self._kit.clock(), LEASE)
+            except StoreDown as fault:
+                log.warning("leases could not be renewed: %s", fault)

@@ -65,6 +65,18 @@ class Intake:
 
         return take
 
+    def not_ready(self, channel: Channel) -> Callable[[Request], Answer]:
+        """The POST handler of a channel without credentials: what it cannot answer it does not acknowledge."""
+
+        def wait(request: Request) -> Answer:
+            try:
+                channel.verify(request)
+            except Refused as refusal:
+                return self._refuse(channel.name, refusal)
+            return self._unavailable(StoreDown(f"{channel.name} has no access token in .env"))
+
+        return wait
+
     def take(self, channel: Channel, body: bytes) -> Answer:
         """Store one authentic body's events; polling uses it as well as the webhooks."""
         try:

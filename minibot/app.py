@@ -1,0 +1,188 @@
+"""The composition root: the only file where the objects meet, and where clock and chance come from.
+
+Not here: any decision about a message. The law: listen first, then do what takes long (the model's package,
+the public address, our name on Telegram); stop in the order that loses nothing: no new connections, no new
+claims, what is in hand is finished, then the store closes.
+
+Next: `web/server.py` for the door, or `flow/intake.py` for the message's way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from minibot import logs
+from minibot.ai import Model, OpenAiModel
+from minibot.channels import instagram, messenger, telegram, whatsapp
+from minibot.channels.contract import Channel
+from minibot.config import Settings
+from minibot.desk import startup
+from minibot.errors import MinibotError, StoreDown
+from minibot.flow.breaker import Breaker
+from minibot.flow.dispatch import Dispatcher
+from minibot.flow.guard import Purse
+from minibot.flow.intake import Answer, Intake, handshakes
+from minibot.flow.kit import Kit
+from minibot.model import PLATFORMS, Acknowledge, Request, Response
+from minibot.store.sqlite import SqliteStore
+from minibot.web.calls import Caller
+from minibot.web.routes import Route, Routes
+from minibot.web.server import Server
+
+log = logging.getLogger("minibot")
+CHANNELS: dict[str, Callable[[Settings], Channel]] = {
+    "telegram": telegram.channel, "whatsapp": whatsapp.channel,
+    "messenger": messenger.channel, "instagram": instagram.channel,
+}
+DRAIN = 10.0  # seconds from the signal to the end, as container hosts allow
+MAINTAIN_EVERY = 60.0
+FOUND_DEAD = 70  # exit code when the database thread died: better a restart than a silent bot
+
+
+def serve(settings: Settings, point: Callable[[str], None]) -> int:
+    """Run the bot until a signal ends it; the exit code."""
+    logs.setup(settings)
+    if not settings.sqlite_path:
+        print("DATABASE_URL: PostgreSQL is not supported yet; use sqlite:///minibot.db", file=sys.stderr)
+        return 2
+    return asyncio.run(App(settings, point).run())
+
+
+def now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class App:
+    """One running bot."""
+
+    def __init__(self, settings: Settings, point: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.channels = {name: make(settings) for name, make in CHANNELS.items()}
+        self.store = SqliteStore(settings, now(), point=point, die=lambda: os._exit(FOUND_DEAD))
+        self.caller = Caller(point=point)
+        self.model: Model = OpenAiModel(settings)
+        self.kit = Kit(settings, self.store, self.channels, self.caller, self.model, now, random.random,
+                       Purse(settings), {name: Breaker() for name in (*PLATFORMS, "model")}, self.counts)
+        self.dispatcher = Dispatcher(self.kit, f"{os.getpid()}")
+        self.intake = Intake(self.store, now, self.dispatcher.wake, self._acknowledge, self.counts)
+        self.server = Server(self._routes(), trusted_proxy=settings.trusted_proxy)
+        self._background: set[asyncio.Task[None]] = set()
+        self._stop = asyncio.Event()
+
+    async def run(self) -> int:
+        """Listen, work, stop on a signal."""
+        try:
+            port = await self.server.start(self.settings.host, self.settings.port)
+        except OSError as fault:
+            print(startup.cannot_listen(self.settings, fault), file=sys.stderr)
+            await self.store.close(now())
+            return 1
+        print("\n".join(startup.lines(self.settings, port)), flush=True)
+        self._catch_signals()
+        dispatching = asyncio.create_task(self.dispatcher.run())
+        for chore in (self._warm(), self._maintain(), self._introduce()):
+            self._spawn(chore)
+        await self._stop.wait()
+        log.info("stopping: what is in hand is finished first")
+        await asyncio.wait([asyncio.create_task(self._shut_down(dispatching))], timeout=DRAIN)
+        return 0
+
+    async def _shut_down(self, dispatching: asyncio.Task[None]) -> None:
+        await asyncio.gather(self.server.stop(DRAIN - 1), self.dispatcher.stop())
+        await dispatching
+        for task in self._background:
+            task.cancel()
+        await self.model.close()
+        self.caller.close()
+        await self.store.close(now())
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            try:
+                loop.add_signal_handler(name, self._stop.set)
+            except NotImplementedError:  # Windows
+                signal.signal(name, lambda *_: loop.call_soon_threadsafe(self._stop.set))
+
+    # --- what is served --------------------------------------------------------------------------------------
+
+    def _routes(self) -> Routes:
+        table = {("GET", "/healthz"): Route(self._health)}
+        for name, channel in self.channels.items():
+            ready = bool(getattr(self.settings, f"{name}_on"))
+            handler = self.intake.webhook(channel) if ready else self.intake.not_ready(channel)
+            table["POST", f"/{name}/webhook"] = Route(handler, body=True)
+        for path, handler in handshakes(self.channels).items():
+            table["GET", path] = Route(handler)
+        return Routes(table)
+
+    def _health(self, request: Request) -> Answer:
+        answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+
+        async def ask() -> None:
+            try:
+                health = await self.store.health(now())
+                status, facts = 200, {"status": "ok", "pending": health.pending,
+                                      "oldest_pending_seconds": health.oldest, "dead": health.dead}
+            except StoreDown:
+                status, facts = 503, {"status": "store unusable"}
+            if not answer.done():
+                answer.set_result(Response(status, json.dumps(facts).encode() + b"\n", "application/json"))
+
+        self._spawn(ask())
+        return answer
+
+    # --- chores beside the work ------------------------------------------------------------------------------
+
+    def _spawn(self, chore: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(chore)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _acknowledge(self, event: Acknowledge) -> None:
+        make = self.channels[event.platform].acknowledge
+        if make is not None:
+            self._spawn(self._courtesy(event.platform, make(event.query)))
+
+    async def _courtesy(self, platform: str, call: Any) -> None:
+        try:
+            await self.caller.perform(call, f"{platform}:typing")
+        except MinibotError as fault:
+            log.debug("%s: a sign of life was lost: %s", platform, fault)
+
+    async def _warm(self) -> None:
+        await asyncio.to_thread(self.caller.warm)
+        await self.model.warm()
+
+    async def _maintain(self) -> None:
+        while True:
+            await asyncio.sleep(MAINTAIN_EVERY)
+            try:
+                await self.store.maintain(now())
+            except StoreDown as fault:
+                log.error("the store could not be looked after: %s", fault)
+
+    async def _introduce(self) -> None:
+        """Learn our own name where a platform tells it; until then only replies and commands address us in groups."""
+        for name, channel in self.channels.items():
+            wait = 1.0
+            while getattr(self.settings, f"{name}_on") and channel.whoami and channel.named:
+                try:
+                    self.intake.me[name] = channel.named(await self.caller.perform(channel.whoami, name))
+                    break
+                except MinibotError as fault:
+                    log.warning("%s does not tell our name yet: %s", name, fault)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, 300.0)

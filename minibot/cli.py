@@ -1,0 +1,107 @@
+"""The command line: which command runs, which exit code it ends with.
+
+Exit codes: 0 fine · 1 something is broken (said in a line) · 2 wrong settings or arguments · 78 the database
+must not be used as it is. Not here: what the commands do (`app.py`, `desk/`). The law: a foreseeable fault is
+one line on stderr, never a traceback; only the chosen command's modules are imported.
+
+Next: `config.py`, then `app.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from minibot.config import Settings, load, read_env_file
+from minibot.errors import MinibotError, SettingsFault, StoreDamaged
+
+BROKEN, USAGE, DAMAGED = 1, 2, 78
+NO_OPENAI = "the openai package is missing: python3 -m venv .venv && .venv/bin/pip install openai, " \
+    "then start with .venv/bin/python run.py (python3 run.py demo needs no package)"
+
+
+class Command(NamedTuple):
+    """`module.main(arguments, settings)` does the work; the module is imported only when it is asked for."""
+
+    module: str
+    usage: str
+    summary: str
+
+
+COMMANDS = {
+    "connect": Command("minibot.desk.connect", "connect [platform ...] [--url URL]",
+                       "register the webhooks with the platforms"),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; the exit code."""
+    name = arguments[0] if arguments else ""
+    if name in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if name and name not in COMMANDS:
+        print(f"unknown command {name!r}: python run.py --help lists them", file=sys.stderr)
+        return USAGE
+    try:
+        if not name:
+            return _serve()
+        run: Callable[[list[str], Callable[[], Settings]], int] = import_module(COMMANDS[name].module).main
+        return run(arguments[1:], settings)
+    except SettingsFault as fault:
+        print("\n".join(fault.faults), file=sys.stderr)
+        return USAGE
+    except StoreDamaged as fault:
+        print(fault, file=sys.stderr)
+        return DAMAGED
+    except MinibotError as fault:
+        print(fault, file=sys.stderr)
+        return BROKEN
+    except KeyboardInterrupt:
+        return 130
+
+
+def settings() -> Settings:
+    """The settings of this environment and folder; warnings go to stderr."""
+    text, warnings = read_env_file(os.getcwd(), os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    loaded, more = load(os.environ, text)
+    for line in (*warnings, *more):
+        print(f"warning: {line}", file=sys.stderr)
+    return loaded
+
+
+def _serve() -> int:
+    loaded = settings()
+    if find_spec("openai") is None:
+        print(NO_OPENAI, file=sys.stderr)
+        return USAGE
+    from minibot.app import serve  # asyncio and sqlite3 only for the command that needs them
+
+    return serve(loaded, _crash_point(os.environ.get("CRASH_AT", "")))
+
+
+def _crash_point(number: str) -> Callable[[str], None]:
+    """For the crash tests: CRASH_AT=n kills this process hard at the n-th point; without it, nothing."""
+    if not number.isascii() or not number.isdigit():
+        return lambda name: None
+    left = int(number)
+
+    def count(name: str) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            print(f"CRASH_AT reached: {name}", file=sys.stderr, flush=True)
+            os.kill(os.getpid(), 9)
+
+    return count
+
+
+def _help() -> str:
+    width = max(len(command.usage) for command in COMMANDS.values())
+    lines = [f"  python run.py {'':{width}}  serve: answer on the platforms that .env configures"]
+    lines += [f"  python run.py {command.usage:{width}}  {command.summary}" for command in COMMANDS.values()]
+    return "minibot: an AI chatbot on Telegram, WhatsApp, Messenger and Instagram\n\n" + "\n".join(lines)

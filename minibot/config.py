@@ -2,7 +2,7 @@
 
 Not here: reading `.env` (`dotenv.py`), and asking the world whether a token works (`desk/check.py`). The law: the
 table is the class itself, a line for each key; nothing is read at import; a fault names its key, what is wrong and
-what to do, and never shows a secret's value. `.env.example` is printed from the same table.
+what to do, and never shows a value. `.env.example` is printed from the same table (`desk/reference.py`).
 
 Next: `text.py`; then `app.py`, who reads the settings, and every channel, whose table line stands here.
 """
@@ -10,17 +10,23 @@ Next: `text.py`; then `app.py`, who reads the settings, and every channel, whose
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from minibot.dotenv import parse_env, read_text
+from minibot.errors import SettingsFault
 from minibot.model import PLATFORMS, Secret
 
-DEFAULT_PROMPT = (
-    "You are an AI assistant in a messaging app. Answer briefly, in the language of the person you talk to, in plain "
-    "sentences with little formatting. Say so when you do not know something."
-)
-WEBHOOK_SECRET_LABEL = b"minibot telegram webhook"
+_PROMPT = ("You are an AI assistant in a messaging app. Answer briefly, in the language of the person you talk to, in "
+           "plain sentences with little formatting. Say so when you do not know something.")
+_SIGNED, _VERIFY = ("meta_app_secrets", "allow_unsigned_webhooks"), ("verify_token",)
+_NEEDS: Mapping[str, tuple[tuple[str, ...], ...]] = {  # what a platform needs; of several fields, any one serves
+    "telegram": (("telegram_bot_token",),),
+    "whatsapp": (("meta_access_token",), ("meta_phone_number_id",), _SIGNED, _VERIFY),
+    "messenger": (("meta_page_access_token",), _SIGNED, _VERIFY),
+    "instagram": (("meta_page_access_token", "instagram_access_token"), _SIGNED, _VERIFY),
+}
 
 
 def _shape(pattern: str, problem: str, kind: Callable[[str], Any] = str) -> Callable[[str], Any]:
@@ -32,16 +38,15 @@ def _shape(pattern: str, problem: str, kind: Callable[[str], Any] = str) -> Call
     return parse
 
 
-def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
-    """Plain ASCII digits only: `int()` would take `1_0` and Arabic digits too."""
-    problem = f"must be a {'whole ' if kind is int else ''}number from {low:.10g} to {high:.10g}"
-    plain = _shape(r"[0-9]{1,12}" if kind is int else r"[0-9]{1,12}(\.[0-9]{1,6})?", problem, kind)
+def _number(low: float, high: float) -> Callable[[str], Any]:
+    """A number of `high`'s type. Plain ASCII digits only: `int()` would take `1_0` and Arabic digits too."""
+    kind, problem = type(high), f"must be {'a whole' if isinstance(high, int) else 'a'} number from {low:g} to {high:.10g}"
 
-    def parse(raw: str) -> float:
-        if not low <= (number := plain(raw)) <= high:
+    def within(raw: str) -> float:
+        if not low <= kind(raw) <= high:
             raise ValueError(problem)
-        return kind(number)
-    return parse
+        return kind(raw)
+    return _shape(r"[0-9]{1,13}" if kind is int else r"[0-9]{1,9}(\.[0-9]{1,6})?", problem, within)
 
 
 def _list(raw: str) -> list[str]:
@@ -50,23 +55,21 @@ def _list(raw: str) -> list[str]:
 
 _HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?"
 _CLEAN = "contains a space, a control or a non-ASCII character; copy the value again"
-_text = _shape(r"[^\x00-\x08\x0b-\x1f\x7f]+", "contains control characters; type it again")
+_text = _shape(r"[^\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]+", "is empty or contains control characters; type it again")
 _word = _shape(r"[\x21-\x7e]+", _CLEAN)
 _secret = _shape(r"[\x21-\x7e]+", _CLEAN, Secret)
 _secrets = _shape(r"[\x21-\x7e, ]+", _CLEAN, lambda raw: tuple(map(_secret, _list(raw))))
 _names = _shape(r"[\x21-\x7e, ]+", _CLEAN, lambda raw: frozenset(map(_word, _list(raw))))
 _digits = _shape(r"[0-9]{1,32}", "must be digits only; copy it from the app's dashboard")
-_phone_id = _shape(r"[0-9]{1,32}", "must be digits only: the Phone number ID, not the phone number (+...); "
-                   "WhatsApp > API Setup shows it below the number")
+_phone_id = _shape(r"[0-9]{1,32}", "must be digits only: the Phone number ID that stands below the phone number")
 _switch = _shape(r"(?i:1|true|yes|on|0|false|no|off)", "is a switch; write 1 or 0",
                  lambda raw: raw.lower() in ("1", "true", "yes", "on"))
-_url = _shape(rf"https?://{_HOST}(/[!$%&'()*+,./0-9:;=A-Z_a-z~-]*)?", "must be an address such as https://example.org, "
-              "without user name, ? or #", lambda raw: raw.rstrip("/"))
-_secret_url = _shape(rf"https?://([^\s/?#@]+@)?{_HOST}([/?][\x21-\x7e]*)?",
-                     "must be an address such as https://example.org/path", Secret)
+_url = _shape(rf"https?://{_HOST}(/[!$%&'()*+,./0-9:;=A-Z_a-z~-]*)?",
+              "must be an address such as https://example.org, without user, ?, #", lambda raw: raw.rstrip("/"))
+_secret_url = _shape(rf"https?://([^\s/?#@]+@)?{_HOST}([/?].*)?", "must be an address such as https://example.org/path",
+                     _secret)
 _database = _shape(r"sqlite:///(?!:memory:)[^?#\x00-\x1f]*[^?#\x00-\x1f/]|postgres(ql)?(\+[a-z0-9]+)?://[\x21-\x7e]+",
-                   "must be sqlite:///minibot.db (three slashes: in the current folder; four: an absolute path) "
-                   "or postgresql://user:password@host/name")
+                   "must be sqlite:///minibot.db (four slashes: absolute) or postgresql://user:password@host/name")
 _bot_token = _shape(r"[0-9]{6,12}:[A-Za-z0-9_-]{20,}", "is not a bot token such as 7123456789:AAH...; copy it whole "
                     "from @BotFather (/mybots > API Token)", Secret)
 _hook_secret = _shape(r"[A-Za-z0-9_-]{16,256}", "must be 16 to 256 of A-Z a-z 0-9 _ -, or empty", Secret)
@@ -84,21 +87,19 @@ def _key(parse: Callable[[str], Any], default: Any, help: str, **more: Any) -> A
 class Settings:
     """Everything that can be set. A field is its key in lower case; "", 0 or an empty Secret mean: not set."""
 
-    ai_api_key: Secret = _key(_secret, Secret(), "the model's key; not needed with your own OPENAI_BASE_URL",
-                              group="The model")
+    ai_api_key: Secret = _key(_secret, Secret(), "not needed with an OPENAI_BASE_URL", group="The model")
     openai_model: str = _key(_word, "gpt-4o-mini", "which model answers")
     openai_base_url: str = _key(_url, "", "another OpenAI-compatible server, e.g. http://localhost:11434/v1 (Ollama)")
-    system_prompt: str = _key(_text, DEFAULT_PROMPT, "who the bot is (or SYSTEM_PROMPT_FILE: a file that says it)")
-    history_turns: int = _key(_number(int, 0, 1000), 20, "how many earlier exchanges the model sees")
-    history_chars: int = _key(_number(int, 100, 10**7), 12000, "and how many characters of them at most")
-    max_output_tokens: int = _key(_number(int, 1, 10**6), 800, "length of an answer at most")
-    ai_timeout_seconds: float = _key(_number(float, 0.1, 3600), 60.0, "time for one answer; local models need more")
+    system_prompt: str = _key(_text, _PROMPT, "who the bot is (or its text in a file: SYSTEM_PROMPT_FILE)")
+    history_turns: int = _key(_number(0, 1000), 20, "how many earlier exchanges the model sees")
+    history_chars: int = _key(_number(100, 10**7), 12000, "and how many characters of them at most")
+    max_output_tokens: int = _key(_number(1, 10**6), 800, "length of an answer at most")
+    ai_timeout_seconds: float = _key(_number(0.1, 3600.0), 60.0, "time for one answer; local models need more")
     openai_transcribe_model: str = _key(_word, "gpt-transcribe", "which model listens to voice messages")
     telegram_bot_token: Secret = _key(_bot_token, Secret(), "from @BotFather", group="Telegram")
     telegram_webhook_secret: Secret = _key(_hook_secret, Secret(), "derived from the token when empty")
     telegram_polling: bool = _key(_switch, False, "1: fetch messages instead of a webhook; needs no public URL")
-    verify_token: Secret = _key(_secret, Secret(), "a word of your own; the same goes into Meta's webhook form",
-                                group="WhatsApp, Messenger, Instagram (Meta)")
+    verify_token: Secret = _key(_secret, Secret(), "your own word; Meta's webhook form gets it too", group="Meta")
     meta_app_secrets: tuple[Secret, ...] = _key(_secrets, (), "App settings > Basic > App secret: proves that messages "
                                                 "come from Meta; several: comma-separated", key="META_APP_SECRET")
     meta_app_id: str = _key(_digits, "", "lets `python run.py connect` register the webhooks")
@@ -112,26 +113,24 @@ class Settings:
     database_url: str = _key(_database, "sqlite:///minibot.db", "three slashes: in the current folder; four: absolute; "
                              "or postgresql://user:password@host/name", group="Where things live", shown=False)
     host: str = _key(_word, "127.0.0.1", "where to listen; 0.0.0.0: every network")
-    port: int = _key(_number(int, 0, 65535), 8000, "0: any free one")
+    port: int = _key(_number(0, 65535), 8000, "0: any free one")
     public_url: str = _key(_url, "", "the https address the world uses; found by itself when ngrok runs")
     tls_cert: str = _key(_text, "", "a certificate file: HTTPS without a proxy")
     tls_key: str = _key(_text, "", "its key file")
     trusted_proxy: str = _key(_word, "", "the proxy's address whose X-Forwarded-For the log believes")
-    messages_per_minute: int = _key(_number(int, 1, 10**6), 20, "of one person", group="Limits")
-    daily_tokens_per_user: int = _key(_number(int, 1, 10**12), 100_000, "of one person")
-    daily_tokens: int = _key(_number(int, 1, 10**12), 2_000_000, "of all together")
+    messages_per_minute: int = _key(_number(1, 10**6), 20, "of one person", group="Limits")
+    daily_tokens_per_user: int = _key(_number(1, 10**12), 100_000, "of one person")
+    daily_tokens: int = _key(_number(1, 10**12), 2_000_000, "of all together")
     allowed_users: frozenset[str] = _key(_names, frozenset(), "ids, comma-separated; empty: everyone")
-    human_pause_hours: float = _key(_number(float, 0, 8760), 4.0, "silence after a person took over")
-    retention_days: int = _key(_number(int, 0, 36500), 0, "older conversations are removed; 0: keep")
-    crm_webhook_url: Secret = _key(_secret_url, Secret(), "finished conversations are posted here",
-                                   group="Export and operation")
-    sheets_webhook_url: Secret = _key(_secret_url, Secret(), "and here, for a Google Sheet")
+    human_pause_hours: float = _key(_number(0, 8760.0), 4.0, "silence after a person took over")
+    retention_days: int = _key(_number(0, 36500), 0, "older conversations are removed; 0: keep")
+    crm_webhook_url: Secret = _key(_secret_url, Secret(), "gets finished conversations", group="Operation")
+    sheets_webhook_url: Secret = _key(_secret_url, Secret(), "gets them for a Google Sheet")
     export_secret: Secret = _key(_secret, Secret(), "signs the posts to the CRM")
     admin_token: Secret = _key(_secret, Secret(), "opens GET /metrics as a bearer token")
     log_level: str = _key(_level, "info", "debug, info, warning or error")
     log_format: str = _key(_format, "text", "text or json")
-    telegram_api_url: str = _key(_url, "https://api.telegram.org", "a local Bot API server",
-                                 group="The platforms' addresses, for tests and local servers")
+    telegram_api_url: str = _key(_url, "https://api.telegram.org", "Telegram", group="The platforms' addresses")
     meta_graph_url: str = _key(_url, "https://graph.facebook.com", "WhatsApp, Messenger, Instagram")
     instagram_graph_url: str = _key(_url, "https://graph.instagram.com", "Instagram Login")
 
@@ -164,3 +163,79 @@ class Settings:
     def sqlite_path(self) -> str:
         """The database file, relative to the current folder or absolute; "" where DATABASE_URL is not SQLite."""
         return self.database_url.removeprefix("sqlite:///") if self.database_url.startswith("sqlite:///") else ""
+
+    def missing(self, platform: str) -> tuple[str, ...]:
+        """The keys that `platform` still lacks to receive, to answer and to be registered; empty: ready."""
+        lacking = [either[0] for either in _NEEDS[platform] if not any(getattr(self, name) for name in either)]
+        return tuple(KEYS[name] for name in lacking)
+
+
+KEYS: Mapping[str, str] = {line.name: line.metadata.get("key", line.name.upper()) for line in fields(Settings)}
+
+
+def load(environ: Mapping[str, str], env_file: str | None = None, read: Callable[[str], str] = read_text,
+         complete: bool = True) -> tuple[Settings, list[str]]:
+    """-> (settings, warnings), from the environment over the text of `.env`. Raises SettingsFault with every fault.
+
+    `read` fetches the text of SYSTEM_PROMPT_FILE; `complete` demands what serving needs: a model and a platform.
+    """
+    lines, faults, warnings = parse_env(env_file or "")
+    known = (*KEYS.values(), "OPENAI_API_KEY", "SYSTEM_PROMPT_FILE")
+    warnings += [_unknown(key, known) for key in lines if key not in known]
+    given = {key: value for key in known if (value := environ.get(key, "").strip() or lines.get(key, "").strip())}
+    faults += _stand_ins(given, read)
+    values: dict[str, Any] = {}
+    for line in fields(Settings):
+        try:
+            values |= {line.name: line.metadata["parse"](given[key])} if (key := KEYS[line.name]) in given else {}
+        except ValueError as error:
+            faults.append(f"{key}: {error}")
+    settings = Settings(**values)
+    faults += _gaps(settings, given) if complete else []
+    if faults:
+        raise SettingsFault(faults + warnings)
+    if settings.allow_unsigned_webhooks:
+        warnings.append("ALLOW_UNSIGNED_WEBHOOKS: unsigned messages are accepted, anybody can pose as anybody; "
+                        "set it to 0 before others know the address")
+    return settings, warnings
+
+
+def _stand_ins(given: dict[str, str], read: Callable[[str], str]) -> list[str]:
+    """Put in the place of other keys what serves for them: OPENAI_API_KEY, SYSTEM_PROMPT_FILE, a derived secret."""
+    if "OPENAI_API_KEY" in given:
+        given.setdefault("AI_API_KEY", given["OPENAI_API_KEY"])
+    if "TELEGRAM_BOT_TOKEN" in given:
+        given.setdefault("TELEGRAM_WEBHOOK_SECRET", _derived(given["TELEGRAM_BOT_TOKEN"]))
+    if "SYSTEM_PROMPT_FILE" in given and "SYSTEM_PROMPT" in given:
+        return ["SYSTEM_PROMPT_FILE: SYSTEM_PROMPT is set too; remove one of them"]
+    try:
+        given |= {"SYSTEM_PROMPT": read(given["SYSTEM_PROMPT_FILE"])} if "SYSTEM_PROMPT_FILE" in given else {}
+    except (OSError, ValueError):
+        return ["SYSTEM_PROMPT_FILE: there is no such file, or it is not UTF-8 text; correct the path"]
+    return []
+
+
+def _gaps(settings: Settings, given: Mapping[str, str]) -> list[str]:
+    """What serving lacks. A value that is given but wrong has its own fault and is not called missing as well."""
+    faults = []
+    if not {"AI_API_KEY", "OPENAI_BASE_URL"} & given.keys():
+        faults.append("AI_API_KEY: not set; copy .env.example to .env and put the model's key there, or try "
+                      "`python run.py demo`, which needs none")
+    if not settings.platforms and not {"TELEGRAM_BOT_TOKEN", "VERIFY_TOKEN"} & given.keys():
+        faults.append("TELEGRAM_BOT_TOKEN: no platform is set up; get a token from @BotFather (.env.example shows the "
+                      "other platforms), or try `python run.py demo`")
+    return faults
+
+
+def _derived(token: str) -> str:
+    """The secret for Telegram's header where none is set: nobody without the bot's token can compute it."""
+    import hmac  # only with a bot token: it loads OpenSSL
+
+    return hmac.digest(token.encode(errors="replace"), b"minibot telegram webhook", "sha256").hex()
+
+
+def _unknown(key: str, known: tuple[str, ...]) -> str:
+    from difflib import get_close_matches  # only for a mistake
+
+    near = get_close_matches(key.upper(), known, 1)
+    return f"{key}: .env has it, but there is no such setting" + (f"; did you mean {near[0]}?" if near else "")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from minibot.dotenv import parse_env, read_text
+from minibot.dotenv import parse_env, read_env_file as read_env_file, read_text
 from minibot.errors import SettingsFault
 from minibot.model import PLATFORMS, Secret
 
@@ -40,7 +40,7 @@ def _shape(pattern: str, problem: str, kind: Callable[[str], Any] = str) -> Call
 
 def _number(low: float, high: float) -> Callable[[str], Any]:
     """A number of `high`'s type. Plain ASCII digits only: `int()` would take `1_0` and Arabic digits too."""
-    kind, problem = type(high), f"must be {'a whole' if isinstance(high, int) else 'a'} number from {low:g} to {high:.10g}"
+    kind, problem = type(high), f"must be a number from {low:g} to {high:.10g}"
 
     def within(raw: str) -> float:
         if not low <= kind(raw) <= high:
@@ -87,7 +87,7 @@ def _key(parse: Callable[[str], Any], default: Any, help: str, **more: Any) -> A
 class Settings:
     """Everything that can be set. A field is its key in lower case; "", 0 or an empty Secret mean: not set."""
 
-    ai_api_key: Secret = _key(_secret, Secret(), "not needed with an OPENAI_BASE_URL", group="The model")
+    ai_api_key: Secret = _key(_secret, Secret(), "the model's key; needless with an OPENAI_BASE_URL", group="The model")
     openai_model: str = _key(_word, "gpt-4o-mini", "which model answers")
     openai_base_url: str = _key(_url, "", "another OpenAI-compatible server, e.g. http://localhost:11434/v1 (Ollama)")
     system_prompt: str = _key(_text, _PROMPT, "who the bot is (or its text in a file: SYSTEM_PROMPT_FILE)")
@@ -194,9 +194,6 @@ def load(environ: Mapping[str, str], env_file: str | None = None, read: Callable
     faults += _gaps(settings, given) if complete else []
     if faults:
         raise SettingsFault(faults + warnings)
-    if settings.allow_unsigned_webhooks:
-        warnings.append("ALLOW_UNSIGNED_WEBHOOKS: unsigned messages are accepted, anybody can pose as anybody; "
-                        "set it to 0 before others know the address")
     return settings, warnings
 
 

@@ -18,8 +18,8 @@ _LINE = re.compile(r"""\s* (?:export\s+)? ([A-Za-z_][A-Za-z0-9_]{0,63}) \s*=\s*
 _ESCAPES = {"n": "\n", "t": "\t", '"': '"', "\\": "\\", "$": "$"}  # any other backslash stands for itself
 
 
-def read_env_file(cwd: str, beside: str) -> tuple[str, str | None, list[str]]:
-    """-> (path, text, warnings) of the first `.env` in the two folders; ("", None, []) where there is none.
+def read_env_file(cwd: str, beside: str) -> tuple[str | None, list[str]]:
+    """-> (text, warnings) of the first `.env` in the two folders; (None, []) where there is none.
 
     Raises SettingsFault for a file that is there and cannot be read.
     """
@@ -31,8 +31,8 @@ def read_env_file(cwd: str, beside: str) -> tuple[str, str | None, list[str]]:
                 raise SettingsFault([f"{path}: cannot be read; check its permissions, and save it as UTF-8"]) from None
             closed = os.name != "posix" or not mode & 0o077  # Windows makes these bits up
             warning = f"{path}: other users of this machine can read the secrets in it; run: chmod 600 {path}"
-            return path, text, [] if closed else [warning]
-    return "", None, []
+            return text, [] if closed else [warning]
+    return None, []
 
 
 def read_text(path: str) -> str:

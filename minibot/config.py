@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from minibot.dotenv import parse_env, read_env_file as read_env_file, read_text
+from minibot.dotenv import parse_env, read_text
+from minibot.dotenv import read_env_file as read_env_file  # noqa: F401  the other half of this door
 from minibot.errors import SettingsFault
 from minibot.model import PLATFORMS, Secret
 

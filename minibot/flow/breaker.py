@@ -11,6 +11,7 @@ from __future__ import annotations
 
 FAILURES = 5
 FIRST_PAUSE, LONGEST_PAUSE = 15_000, 60_000
+PROBE_PATIENCE = 5_000  # how long the others wait before they ask what the probe found out
 PROBE_LIMIT = 90_000  # a probe that never came back frees the way for the next one
 
 
@@ -30,7 +31,7 @@ class Breaker:
         if self.failures < FAILURES:
             return 0
         if self._probe_at and now < self._probe_at + PROBE_LIMIT:
-            return now + 1000
+            return now + PROBE_PATIENCE
         self._probe_at = now
         return 0
 

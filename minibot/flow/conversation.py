@@ -94,6 +94,7 @@ class Worker:
 
     async def _answer(self, step: Step, run: Run, joins: int = 0) -> Step | None:
         if later := self.kit.breakers["model"].admit(self.kit.clock()):
+            later += round(self.kit.chance() * 2000)  # so that all who wait do not come back at once
             return await self._wait(step, run, later, counted=False, code="outage")
         stop_typing = start_typing(self.kit, step.conversation, run[-1].inbound.message_id)
         person, cost = _person(step, run), 0

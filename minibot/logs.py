@@ -1,0 +1,90 @@
+"""Logging: one line for each step worth knowing, text or JSON, on stderr, without secrets.
+
+Not here: deciding what is worth a line. The law: whatever reaches the handler is masked and escaped last, message and
+traceback alike, whoever logged it: a token in a library's exception must not be printed, and no user's name may forge
+a line or drive the terminal. Libraries speak from WARNING on, whatever their own environment variables say.
+
+Next: `web/wire.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from typing import TextIO
+
+from minibot.config import Settings
+from minibot.model import Secret
+from minibot.text import safe_line
+
+_SHAPES = (  # what tokens look like when they are not ours: pasted into a chat, or of another account
+    r"\b[0-9]{6,12}(?::|%3A)[A-Za-z0-9_-]{20,}",  # Telegram
+    r"\bsk-[A-Za-z0-9_-]{16,}",  # OpenAI
+    r"\b(?:EAA|IG[A-Z]{2})[A-Za-z0-9_-]{20,}",  # Meta
+    r"(?<=://)[^\s/@]+(?=@)",  # user:password in any URL
+)
+_SHORTEST = 8  # a shorter secret is a word, and masking it would blot out ordinary text
+
+
+def setup(settings: Settings, stream: TextIO | None = None) -> None:
+    """Send all logging to `stream` (stderr), and uncaught exceptions there too, masked."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(Lines(settings))
+    handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.startswith("minibot"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("minibot").setLevel(settings.log_level.upper())
+    logging.raiseExceptions = False  # logging's own complaint prints a record's arguments as they are
+    sys.excepthook = lambda *raised: logging.getLogger("minibot").critical("unexpected fault", exc_info=raised)
+
+
+class Lines(logging.Formatter):
+    """A record as one clean line, text or JSON; a traceback follows in indented lines or as the field `trace`."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        values = [getattr(settings, line.name) for line in fields(settings)]
+        known = {one.reveal() for value in values for one in (value if isinstance(value, tuple) else (value,))
+                 if isinstance(one, Secret) and len(one.reveal()) >= _SHORTEST}
+        self._json = settings.log_format == "json"
+        self._secrets = re.compile("|".join([*map(re.escape, sorted(known, key=len, reverse=True)), *_SHAPES]))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without line end."""
+        message, trace = self._masked(record.getMessage()), ""
+        if record.exc_info:
+            trace = self._masked(self.formatException(record.exc_info))
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        if self._json:
+            line = {"time": when, "level": record.levelname.lower(), "logger": record.name, "message": message}
+            return json.dumps(line | ({"trace": trace} if trace else {}))
+        head = f"{when} {record.levelname.lower():<8} {safe_line(message)}"
+        return "\n    ".join([head, *map(safe_line, trace.splitlines())])
+
+    def _masked(self, text: str) -> str:
+        return self._secrets.sub("[secret]", text)
+
+
+class Seldom:
+    """Lets a line through once in `seconds` for each key; the next one says how many were left out.
+
+    Keys come from a small closed set: nothing a stranger chooses.
+    """
+
+    def __init__(self, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._clock = seconds, clock
+        self._last: dict[str, tuple[float, int]] = {}
+
+    def warning(self, log: logging.Logger, key: str, message: str) -> None:
+        """Log `message`, or count it."""
+        now = self._clock()
+        since, left_out = self._last.get(key, (now - self._seconds, 0))
+        if now - since < self._seconds:
+            self._last[key] = since, left_out + 1
+            return
+        self._last[key] = now, 0
+        log.warning("%s", message + (f" (repeated {left_out} times)" if left_out else ""))

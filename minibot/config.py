@@ -207,7 +207,7 @@ def _stand_ins(given: dict[str, str], read: Callable[[str], str]) -> list[str]:
     if "SYSTEM_PROMPT_FILE" in given and "SYSTEM_PROMPT" in given:
         return ["SYSTEM_PROMPT_FILE: SYSTEM_PROMPT is set too; remove one of them"]
     try:
-        given |= {"SYSTEM_PROMPT": read(given["SYSTEM_PROMPT_FILE"])} if "SYSTEM_PROMPT_FILE" in given else {}
+        given |= {"SYSTEM_PROMPT": read(given["SYSTEM_PROMPT_FILE"]).strip()} if "SYSTEM_PROMPT_FILE" in given else {}
     except (OSError, ValueError):
         return ["SYSTEM_PROMPT_FILE: there is no such file, or it is not UTF-8 text; correct the path"]
     return []
@@ -222,6 +222,8 @@ def _gaps(settings: Settings, given: Mapping[str, str]) -> list[str]:
     if not settings.platforms and not {"TELEGRAM_BOT_TOKEN", "VERIFY_TOKEN"} & given.keys():
         faults.append("TELEGRAM_BOT_TOKEN: no platform is set up; get a token from @BotFather (.env.example shows the "
                       "other platforms), or try `python run.py demo`")
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        faults.append("TLS_CERT, TLS_KEY: only one of them is set; set both, or neither")
     return faults
 
 

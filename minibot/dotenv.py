@@ -13,8 +13,8 @@ import re
 
 from minibot.errors import SettingsFault
 
-_LINE = re.compile(r"""\s* (?:export\s+)? ([A-Za-z_][A-Za-z0-9_]{0,63}) \s*=\s*
-                       (?: "((?:[^"\\]|\\.)*)" | '([^']*)' | (?!["'])(.*?) ) (?: \s* | \s+\#.* )""", re.VERBOSE)
+_LINE = re.compile(r"""\s* (?:export\s+)? ([A-Za-z_][A-Za-z0-9_]{0,63}) \s* = \s*+  # `*+`: no blank is given back
+    (?: "((?:[^"\\]|\\.)*)" | '([^']*)' | (?<=\s)\#.* | (?!["'])(.*?) ) (?: \s* | \s+\#.* )""", re.VERBOSE)
 _ESCAPES = {"n": "\n", "t": "\t", '"': '"', "\\": "\\", "$": "$"}  # any other backslash stands for itself
 
 

@@ -67,12 +67,10 @@ _switch = _shape(r"(?i:1|true|yes|on|0|false|no|off)", "is a switch; write 1 or 
                  lambda raw: raw.lower() in ("1", "true", "yes", "on"))
 _url = _shape(rf"https?://{_HOST}(/[!$%&'()*+,./0-9:;=A-Z_a-z~-]*)?",
               "must be an address such as https://example.org, without user, ?, #", lambda raw: raw.rstrip("/"))
-_secret_url = _shape(rf"https?://([^\s/?#@]+@)?{_HOST}([/?].*)?", "must be an address such as https://example.org/path",
-                     _secret)
+_secret_url = _shape(rf"https?://([^\s/?#@]+@)?{_HOST}([/?].*)?", "must be an address like https://host/path", _secret)
 _database = _shape(r"sqlite:///(?!:memory:)[^?#\x00-\x1f]*[^?#\x00-\x1f/]|postgres(ql)?(\+[a-z0-9]+)?://[\x21-\x7e]+",
                    "must be sqlite:///minibot.db (four slashes: absolute) or postgresql://user:password@host/name")
-_bot_token = _shape(r"[0-9]{6,12}:[A-Za-z0-9_-]{20,}", "is not a bot token such as 7123456789:AAH...; copy it whole "
-                    "from @BotFather (/mybots > API Token)", Secret)
+_bot_token = _shape(r"[0-9]{6,12}:[A-Za-z0-9_-]{20,}", "is no bot token; copy it whole from @BotFather", Secret)
 _hook_secret = _shape(r"[A-Za-z0-9_-]{16,256}", "must be 16 to 256 of A-Z a-z 0-9 _ -, or empty", Secret)
 _version = _shape(r"v[0-9]{1,3}\.[0-9]{1,2}", "must look like v25.0")
 _level = _shape(r"(?i:debug|info|warning|error)", "must be debug, info, warning or error", str.lower)
@@ -101,8 +99,8 @@ class Settings:
     telegram_webhook_secret: Secret = _key(_hook_secret, Secret(), "derived from the token when empty")
     telegram_polling: bool = _key(_switch, False, "1: fetch messages instead of a webhook; needs no public URL")
     verify_token: Secret = _key(_secret, Secret(), "your own word; Meta's webhook form gets it too", group="Meta")
-    meta_app_secrets: tuple[Secret, ...] = _key(_secrets, (), "App settings > Basic > App secret: proves that messages "
-                                                "come from Meta; several: comma-separated", key="META_APP_SECRET")
+    meta_app_secrets: tuple[Secret, ...] = _key(_secrets, (), "App settings > Basic; several: comma-separated",
+                                                key="META_APP_SECRET")
     meta_app_id: str = _key(_digits, "", "lets `python run.py connect` register the webhooks")
     meta_api_version: str = _key(_version, "v25.0", "Graph API version")
     meta_access_token: Secret = _key(_secret, Secret(), "WhatsApp: a permanent token of a system user")
@@ -111,8 +109,8 @@ class Settings:
     meta_page_access_token: Secret = _key(_secret, Secret(), "Messenger and Instagram: the Page's token")
     instagram_access_token: Secret = _key(_secret, Secret(), "Instagram Login instead of the Page's token")
     allow_unsigned_webhooks: bool = _key(_switch, False, "1: take messages nothing authenticates; to try things out")
-    database_url: str = _key(_database, "sqlite:///minibot.db", "three slashes: in the current folder; four: absolute; "
-                             "or postgresql://user:password@host/name", group="Where things live", shown=False)
+    database_url: str = _key(_database, "sqlite:///minibot.db", "three slashes: in the current folder, four: absolute",
+                             group="Where things live", shown=False)
     host: str = _key(_word, "127.0.0.1", "where to listen; 0.0.0.0: every network")
     port: int = _key(_number(0, 65535), 8000, "0: any free one")
     public_url: str = _key(_url, "", "the https address the world uses; found by itself when ngrok runs")

@@ -23,11 +23,12 @@ from minibot.model import Secret
 from minibot.text import safe_line
 
 _SHAPES = (  # what tokens look like when they are not ours: pasted into a chat, or of another account
-    r"\b[0-9]{6,12}(?::|%3A)[A-Za-z0-9_-]{20,}",  # Telegram
+    r"[0-9]{6,12}(?::|%3A)[A-Za-z0-9_-]{20,}",  # Telegram
     r"\bsk-[A-Za-z0-9_-]{16,}",  # OpenAI
     r"\b(?:EAA|IG[A-Z]{2})[A-Za-z0-9_-]{20,}",  # Meta
     r"(?<=://)[^\s/@]+(?=@)",  # user:password in any URL
 )
+_LONGEST = 1000  # characters of a line: a fault with its remedy fits, a flood does not
 _SHORTEST = 8  # a shorter secret is a word, and masking it would blot out ordinary text
 
 
@@ -62,8 +63,8 @@ class Lines(logging.Formatter):
         if self._json:
             line = {"time": when, "level": record.levelname.lower(), "logger": record.name, "message": message}
             return json.dumps(line | ({"trace": trace} if trace else {}))
-        head = f"{when} {record.levelname.lower():<8} {safe_line(message)}"
-        return "\n    ".join([head, *map(safe_line, trace.splitlines())])
+        head = f"{when} {record.levelname.lower():<8} {safe_line(message, _LONGEST)}"
+        return "\n    ".join([head, *(safe_line(row, _LONGEST) for row in trace.splitlines())])
 
     def _masked(self, text: str) -> str:
         return self._secrets.sub("[secret]", text)

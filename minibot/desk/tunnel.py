@@ -1,0 +1,89 @@
+"""The public address of this machine, as ngrok's local agent tells it.
+
+Not here: starting ngrok, registering the address (`connect.py`). The law: only what reads as the agent's own JSON
+counts, since any program may sit on its port; only an https tunnel that leads to our port is ours. Facts: agents
+before 3.3x list `tunnels` with `public_url` and `config.addr`, newer ones `endpoints` with `url` and `upstream.url`.
+
+Next: `connect.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NamedTuple
+
+from minibot.errors import NoAnswer
+from minibot.model import Call
+from minibot.text import safe_line
+from minibot.web.calls import Caller
+
+AGENTS = ("http://127.0.0.1:4040", "http://127.0.0.1:4041")  # a second agent takes the next port
+LISTS = ("/api/tunnels", "/api/endpoints")
+PATIENCE = 2.0  # seconds for one question; the agent is on this machine
+PUBLIC = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
+UPSTREAM = re.compile(r"([0-9]{1,5})|(?:(https?)://)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])?(?::([0-9]{1,5}))?/?")
+
+
+class Tunnel(NamedTuple):
+    """The address the world uses, or "" and why there is none, with what to do."""
+
+    url: str
+    problem: str = ""
+
+
+async def find(caller: Caller, port: int, agents: tuple[str, ...] = AGENTS) -> Tunnel:
+    """Ask the agents for an https tunnel to `port`. Never raises; takes a few seconds at most."""
+    found = Tunnel("", f"no ngrok runs on this machine; start it with: ngrok http {port}")
+    for question in [agent + path for agent in agents for path in LISTS]:
+        try:
+            reply = await caller.perform(Call("ngrok", "GET", question, timeout=PATIENCE), "ngrok")
+        except NoAnswer:
+            continue
+        listed = tunnels(reply.body) if reply.status == 200 else None
+        if listed is not None:
+            found = choose(listed, port)
+        if found.url:
+            break
+    return found
+
+
+def tunnels(body: bytes) -> list[tuple[str, str]] | None:
+    """(public URL, upstream) of each tunnel in an agent's answer; None if it is no agent's answer."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    listed = [_part(answer, key) for key in ("tunnels", "endpoints")]
+    if not any(isinstance(entries, list) for entries in listed):
+        return None
+    return [(str(_part(entry, "public_url") or _part(entry, "url")),
+             str(_part(_part(entry, "config"), "addr") or _part(_part(entry, "upstream"), "url") or "elsewhere"))
+            for entries in listed if isinstance(entries, list) for entry in entries]
+
+
+def choose(listed: list[tuple[str, str]], port: int) -> Tunnel:
+    """The first https tunnel to `port`."""
+    ours = [public for public, upstream in listed if port_of(upstream) == port]
+    secure = [public for public in ours if PUBLIC.fullmatch(public)]
+    if secure:
+        return Tunnel(secure[0])
+    if ours:
+        return Tunnel("", f"ngrok's tunnel has no https address; start it with: ngrok http {port}")
+    if listed:
+        return Tunnel("", f"ngrok forwards to {safe_line(listed[0][1], 60)}, not to our port; start it with: "
+                          f"ngrok http {port} (or set PORT in .env)")
+    return Tunnel("", f"ngrok runs, but has no tunnel; start it with: ngrok http {port}")
+
+
+def port_of(upstream: str) -> int:
+    """The local port behind "http://localhost:8000", "localhost:8000", "8000" or "https://localhost"; else -1."""
+    match = UPSTREAM.fullmatch(upstream)
+    if not match or not upstream:
+        return -1
+    bare, scheme, port = match.groups()
+    return int(bare or port or (443 if scheme == "https" else 80))
+
+
+def _part(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else None

@@ -276,7 +276,7 @@ WRONG = [
     ("MESSAGES_PER_MINUTE", "0"),
     ("HUMAN_PAUSE_HOURS", "-4"), ("RETENTION_DAYS", "1.5"), ("LOG_LEVEL", "loud"), ("LOG_FORMAT", "xml"),
     ("HOST", "a b"), ("OPENAI_MODEL", "gpt 4"), ("SYSTEM_PROMPT", "a\x1b[2Jb"),
-    ("TLS_CERT", "cert\0.pem"),
+    ("TLS_CERT", "cert\0.pem"), ("SYSTEM_PROMPT", "a\udcffb"),
 ]
 
 

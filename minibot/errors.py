@@ -35,12 +35,13 @@ class SettingsFault(MinibotError):
 
 
 class Refused(MinibotError):
-    """The door says no. `reason` is for the log; the answer's body is constant."""
+    """The door says no. `reason` is for the log; the answer's body is constant, `fields` are added to its head."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, *fields: tuple[str, str]) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.fields = fields
 
 
 class Unreadable(MinibotError):

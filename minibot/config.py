@@ -9,6 +9,7 @@ Next: `text.py`; then `app.py`, who reads the settings, and every channel, whose
 
 from __future__ import annotations
 
+import hmac
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -50,17 +51,13 @@ def _number(low: float, high: float) -> Callable[[str], Any]:
     return _shape(r"[0-9]{1,13}" if kind is int else r"[0-9]{1,9}(\.[0-9]{1,6})?", problem, within)
 
 
-def _list(raw: str) -> list[str]:
-    return [part.strip() for part in raw.split(",") if part.strip()]
-
-
 _HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?"
 _CLEAN = "contains a space, a control or a non-ASCII character; copy the value again"
 _text = _shape(r"[^\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]+", "is empty or contains control characters; type it again")
 _word = _shape(r"[\x21-\x7e]+", _CLEAN)
 _secret = _shape(r"[\x21-\x7e]+", _CLEAN, Secret)
-_secrets = _shape(r"[\x21-\x7e, ]+", _CLEAN, lambda raw: tuple(map(_secret, _list(raw))))
-_names = _shape(r"[\x21-\x7e, ]+", _CLEAN, lambda raw: frozenset(map(_word, _list(raw))))
+_secrets = _shape(r"[\x20-\x7e]+", _CLEAN, lambda raw: tuple(map(Secret, re.findall("[^, ]+", raw))))
+_names = _shape(r"[\x20-\x7e]+", _CLEAN, lambda raw: frozenset(re.findall("[^, ]+", raw)))
 _digits = _shape(r"[0-9]{1,32}", "must be digits only; copy it from the app's dashboard")
 _phone_id = _shape(r"[0-9]{1,32}", "must be digits only: the Phone number ID that stands below the phone number")
 _switch = _shape(r"(?i:1|true|yes|on|0|false|no|off)", "is a switch; write 1 or 0",
@@ -99,8 +96,7 @@ class Settings:
     telegram_webhook_secret: Secret = _key(_hook_secret, Secret(), "derived from the token when empty")
     telegram_polling: bool = _key(_switch, False, "1: fetch messages instead of a webhook; needs no public URL")
     verify_token: Secret = _key(_secret, Secret(), "your own word; Meta's webhook form gets it too", group="Meta")
-    meta_app_secrets: tuple[Secret, ...] = _key(_secrets, (), "App settings > Basic; several: comma-separated",
-                                                key="META_APP_SECRET")
+    meta_app_secrets: tuple[Secret, ...] = _key(_secrets, (), "App settings > Basic; several: a,b", key="META_APP_SECRET")
     meta_app_id: str = _key(_digits, "", "lets `python run.py connect` register the webhooks")
     meta_api_version: str = _key(_version, "v25.0", "Graph API version")
     meta_access_token: Secret = _key(_secret, Secret(), "WhatsApp: a permanent token of a system user")
@@ -109,8 +105,7 @@ class Settings:
     meta_page_access_token: Secret = _key(_secret, Secret(), "Messenger and Instagram: the Page's token")
     instagram_access_token: Secret = _key(_secret, Secret(), "Instagram Login instead of the Page's token")
     allow_unsigned_webhooks: bool = _key(_switch, False, "1: take messages nothing authenticates; to try things out")
-    database_url: str = _key(_database, "sqlite:///minibot.db", "three slashes: in the current folder, four: absolute",
-                             group="Where things live", shown=False)
+    database_url: str = _key(_database, "sqlite:///minibot.db", "four slashes: absolute", group="Storage, network", shown=False)
     host: str = _key(_word, "127.0.0.1", "where to listen; 0.0.0.0: every network")
     port: int = _key(_number(0, 65535), 8000, "0: any free one")
     public_url: str = _key(_url, "", "the https address the world uses; found by itself when ngrok runs")
@@ -200,8 +195,8 @@ def _stand_ins(given: dict[str, str], read: Callable[[str], str]) -> list[str]:
     """Put in the place of other keys what serves for them: OPENAI_API_KEY, SYSTEM_PROMPT_FILE, a derived secret."""
     if "OPENAI_API_KEY" in given:
         given.setdefault("AI_API_KEY", given["OPENAI_API_KEY"])
-    if "TELEGRAM_BOT_TOKEN" in given:
-        given.setdefault("TELEGRAM_WEBHOOK_SECRET", _derived(given["TELEGRAM_BOT_TOKEN"]))
+    if token := given.get("TELEGRAM_BOT_TOKEN", "").encode(errors="replace"):  # nobody without it can compute this
+        given.setdefault("TELEGRAM_WEBHOOK_SECRET", hmac.digest(token, b"minibot telegram webhook", "sha256").hex())
     if "SYSTEM_PROMPT_FILE" in given and "SYSTEM_PROMPT" in given:
         return ["SYSTEM_PROMPT_FILE: SYSTEM_PROMPT is set too; remove one of them"]
     try:
@@ -215,21 +210,13 @@ def _gaps(settings: Settings, given: Mapping[str, str]) -> list[str]:
     """What serving lacks. A value that is given but wrong has its own fault and is not called missing as well."""
     faults = []
     if not {"AI_API_KEY", "OPENAI_BASE_URL"} & given.keys():
-        faults.append("AI_API_KEY: not set; copy .env.example to .env and put the model's key there, or try "
-                      "`python run.py demo`, which needs none")
+        faults.append("AI_API_KEY: not set; copy .env.example to .env and put it there, or try `python run.py demo`")
     if not settings.platforms and not {"TELEGRAM_BOT_TOKEN", "VERIFY_TOKEN"} & given.keys():
         faults.append("TELEGRAM_BOT_TOKEN: no platform is set up; get a token from @BotFather (.env.example shows the "
                       "other platforms), or try `python run.py demo`")
     if bool(settings.tls_cert) != bool(settings.tls_key):
         faults.append("TLS_CERT, TLS_KEY: only one of them is set; set both, or neither")
     return faults
-
-
-def _derived(token: str) -> str:
-    """The secret for Telegram's header where none is set: nobody without the bot's token can compute it."""
-    import hmac  # only with a bot token: it loads OpenSSL
-
-    return hmac.digest(token.encode(errors="replace"), b"minibot telegram webhook", "sha256").hex()
 
 
 def _unknown(key: str, known: tuple[str, ...]) -> str:

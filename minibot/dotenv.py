@@ -53,6 +53,5 @@ def parse_env(text: str) -> tuple[dict[str, str], list[str], list[str]]:
                 warnings.append(f"{key}: .env line {number} gives it again, and that one counts; remove the other")
             values[key] = single or bare or re.sub(r"\\(.)", lambda it: _ESCAPES.get(it[1], it[0]), double or "")
         elif not re.match(r"\s*(#|$)", line):
-            faults.append(f".env line {number}: is not NAME=value, with a matching pair of quotation marks or none; "
-                          "correct it, or put # before a comment")
+            faults.append(f".env line {number}: is not NAME=value, quotation marks paired; correct it or put # before")
     return values, faults, warnings

@@ -56,9 +56,8 @@ class Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without line end."""
-        message, trace = self._masked(record.getMessage()), ""
-        if record.exc_info:
-            trace = self._masked(self.formatException(record.exc_info))
+        message = self._masked(record.getMessage())
+        trace = self._masked(self.formatException(record.exc_info)) if record.exc_info else ""
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
         if self._json:
             line = {"time": when, "level": record.levelname.lower(), "logger": record.name, "message": message}

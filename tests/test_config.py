@@ -424,7 +424,7 @@ def test_the_example_names_every_key_and_is_itself_valid() -> None:
 
 def test_reading_the_settings_imports_nothing_slow() -> None:
     script = ("import sys; from minibot.config import load; load({'AI_API_KEY': 'k', 'VERIFY_TOKEN': 'v'}); "
-              "print(*({'urllib', 'ssl', 'asyncio', 'difflib', 'pathlib', 'socket', 'hmac'} & set(sys.modules)))")
+              "print(*({'urllib', 'ssl', 'asyncio', 'difflib', 'pathlib', 'socket'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {script}"],
                           capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -96,7 +96,8 @@ class Settings:
     telegram_webhook_secret: Secret = _key(_hook_secret, Secret(), "derived from the token when empty")
     telegram_polling: bool = _key(_switch, False, "1: fetch messages instead of a webhook; needs no public URL")
     verify_token: Secret = _key(_secret, Secret(), "your own word; Meta's webhook form gets it too", group="Meta")
-    meta_app_secrets: tuple[Secret, ...] = _key(_secrets, (), "App settings > Basic; several: a,b", key="META_APP_SECRET")
+    meta_app_secrets: tuple[Secret, ...] = _key(_secrets, (), "proves that messages come from Meta (App settings > "
+                                                "Basic); several: comma-separated", key="META_APP_SECRET")
     meta_app_id: str = _key(_digits, "", "lets `python run.py connect` register the webhooks")
     meta_api_version: str = _key(_version, "v25.0", "Graph API version")
     meta_access_token: Secret = _key(_secret, Secret(), "WhatsApp: a permanent token of a system user")
@@ -105,7 +106,8 @@ class Settings:
     meta_page_access_token: Secret = _key(_secret, Secret(), "Messenger and Instagram: the Page's token")
     instagram_access_token: Secret = _key(_secret, Secret(), "Instagram Login instead of the Page's token")
     allow_unsigned_webhooks: bool = _key(_switch, False, "1: take messages nothing authenticates; to try things out")
-    database_url: str = _key(_database, "sqlite:///minibot.db", "four slashes: absolute", group="Storage, network", shown=False)
+    database_url: str = _key(_database, "sqlite:///minibot.db", "three slashes: in the current folder, four: absolute; "
+                             "or postgresql://user:password@host/name", group="Where it lives", shown=False)
     host: str = _key(_word, "127.0.0.1", "where to listen; 0.0.0.0: every network")
     port: int = _key(_number(0, 65535), 8000, "0: any free one")
     public_url: str = _key(_url, "", "the https address the world uses; found by itself when ngrok runs")

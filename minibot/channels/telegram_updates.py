@@ -1,0 +1,234 @@
+"""What a Telegram update says: the body of one delivery in, one event out.
+
+Not here: sending, errors, secrets (`telegram.py`). The law: any field may be missing, null or of a wrong type;
+what cannot be identified becomes `Odd`, what wants no reaction `Ignored`, and nothing raises but `Unreadable` for
+a body that is no JSON object. Facts: core.telegram.org/bots/api#update, and the source of Telegram's API server.
+
+Next: `meta.py`, what the other three share.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+from typing import Any, Literal
+
+from minibot.channels.contract import COMMANDS, read_json
+from minibot.errors import Unreadable
+from minibot.model import Acknowledge, Event, Ignored, Inbound, Me, Media, Odd, Presence, Rekey
+from minibot.text import clean, clean_name
+
+Object = dict[str, Any]
+LIMIT = 20 << 20  # bytes; getFile refuses more
+RICH_DEPTH = 40  # documented are 16 levels of blocks; the text inside them nests a little more
+# Marked as bots, yet people: an anonymous administrator of a group, somebody who posts as a channel.
+STAND_INS = ("1087968824", "136817688")
+FORWARDED = frozenset(("forward_origin", "forward_from", "forward_from_chat", "forward_sender_name", "forward_date"))
+COMMAND = re.compile(r"/([A-Za-z0-9_]{1,64})(?:@([A-Za-z0-9_]{3,32}))?(?![\w@/])")
+ASK = "ask"  # /ask@bot QUESTION: the way to a bot whose privacy mode keeps mentions from it
+OTHERS = "@"  # stands for a command that is another bot's
+
+
+def parse(body: bytes, me: Me) -> list[Event]:
+    """The one event of an update. `me.username` decides which mentions and commands in a group are ours.
+
+    Raises Unreadable if the body is no JSON object.
+    """
+    update = read_json(body)
+    try:
+        event = "update:" + need(update.get("update_id"), "update_id")
+        for kind, read in READERS.items():
+            if update.get(kind) is not None:
+                return [read(block(update[kind]), event, me)]
+    except Unreadable as fault:
+        return [Odd("telegram", f"odd:{sha256(body).hexdigest()[:32]}", str(fault), clean(body.decode()))]
+    return [Ignored("telegram", next((why for why in REASONS if why in "".join(update)), "unknown kind"))]
+
+
+def _message(message: Object, event: str, me: Me) -> Event:
+    """Somebody wrote: is it for us, and what does it say? Ids below zero are groups, the others private chats."""
+    chat = need(block(message.get("chat")).get("id"), "chat id")
+    old, new = ident(message.get("migrate_from_chat_id")), ident(message.get("migrate_to_chat_id"))
+    if old or new:  # the old and the new chat are both told, in any order
+        return Rekey("telegram", me.account, old or chat, new or chat)
+    private, reply = chat[0] != "-", block(message.get("reply_to_message"))
+    reply = {} if "forum_topic_created" in reply else reply  # in a topic every message "replies" to its opening
+    raw, entities = _text(message)
+    media, notice = _media(message)
+    forwarded = not FORWARDED.isdisjoint(message)  # somebody else's words: no command, and no call for us
+    word, text = ("", raw) if forwarded else _address(raw, entities, private, me)
+    called = text != raw or word in COMMANDS or ident(block(reply.get("from")).get("id")) == me.account != ""
+    unwanted = _unwanted(message) or ("" if raw or media or notice else "service")
+    if unwanted or not (private or called and word != OTHERS):
+        return Ignored("telegram", unwanted or "not addressed")
+    cited = words(block(message.get("quote")).get("text")) or (_text(reply)[0] if reply else "")
+    text, quoted = clean(text), clean(cited)
+    kind = word if word in COMMANDS and "text" in message else "ask" if raw or media else "unsupported"
+    if kind == "ask":
+        if not text and not media:  # a bare "@bot": the replied-to message is the question
+            text, quoted = quoted or clean(raw), ""
+        if notice:
+            text += f"\n[something came with this that cannot be seen here: {notice}]"
+        if reply and not media:
+            media = tuple(found for found in _media(reply)[0] if found.kind == "image")
+    sender = block(message.get("from"))
+    if ident(sender.get("id")) in STAND_INS:
+        sender = block(message.get("sender_chat")) or sender
+    name = clean_name(" ".join(map(words, map(sender.get, ("first_name", "last_name", "title")))))
+    return Inbound(
+        "telegram", me.account, _place(message, chat), event, kind, text, notice if kind == "unsupported" else "",
+        person=ident(sender.get("id")) or chat, name=name, username=label(sender.get("username")), media=media,
+        message_id=ident(message.get("message_id")), sent_at=count(message.get("date")) * 1000, forwarded=forwarded,
+        quoted=quoted, quotes=ident(reply.get("message_id")), album=label(message.get("media_group_id")))
+
+
+def _membership(change: Object, event: str, me: Me) -> Event:
+    """In a private chat "kicked" means that the person blocked us, "member" that they came back."""
+    chat = need(block(change.get("chat")).get("id"), "chat id")
+    status = words(block(change.get("new_chat_member")).get("status"))
+    if chat[0] != "-" and status in ("kicked", "member"):
+        return Presence("telegram", me.account, chat, status == "kicked")
+    return Ignored("telegram", "membership")
+
+
+def _button(query: Object, event: str, me: Me) -> Event:
+    """We send no buttons; the sign of life ends the spinner that the person sees."""
+    return Acknowledge("telegram", label(query.get("id")))
+
+
+READERS = {"message": _message, "my_chat_member": _membership, "callback_query": _button}
+# Words in the names of other kinds of update: what they are counted as. All of them are ignored.
+REASONS = ("edited", "channel", "business", "guest", "reaction", "query", "inline", "paid", "poll", "boost", "member")
+
+
+def _unwanted(message: Object) -> str:
+    """Why a message gets no answer, whatever it says; "" if nothing speaks against it. Bots never talk to bots."""
+    sender = block(message.get("from"))
+    if sender.get("is_bot") and ident(sender.get("id")) not in STAND_INS:
+        return "bot"
+    # An automatic forward is the linked channel's post, copied into its discussion group.
+    return "channel post" if message.get("is_automatic_forward") else "via bot" if message.get("via_bot") else ""
+
+
+def _place(message: Object, chat: str) -> str:
+    """The conversation: "chat", "chat/thread" in a topic, "chat/dtopic" in a channel's direct messages.
+
+    subtle: a plain thread of replies has a message_thread_id as well, only a topic has is_topic_message.
+    """
+    direct = ident(block(message.get("direct_messages_topic")).get("topic_id"))
+    thread = ident(message.get("message_thread_id")) if message.get("is_topic_message") is True else ""
+    return f"{chat}/d{direct}" if direct else f"{chat}/{thread}" if thread else chat
+
+
+def _address(raw: str, entities: list[Object], private: bool, me: Me) -> tuple[str, str]:
+    """The command at the start, and the text without our name; nobody called us where it is `raw` again.
+
+    A command is known by its entity, where Telegram gave none by its looks. Offsets count UTF-16 units; what is
+    taken out becomes NUL first, so that they stay right.
+    """
+    match, word, text = COMMAND.match(raw), "", raw
+    if match and (not entities or any(m.get("type") == "bot_command" and m.get("offset") == 0 for m in entities)):
+        word, bot = match[1].lower(), (match[2] or "").lower()
+        if bot and bot != me.username.lower() and (me.username or not private):
+            return OTHERS, raw
+        start, end = 0 if word == ASK else match.end(1), match.end()
+        text = raw[:start] + "\0" * (end - start) + raw[end:]
+    if private or not entities:
+        return word, raw if text == raw else text.replace("\0", "").lstrip(" \n,:")
+    units = bytearray(text, "utf-16-le", "surrogatepass")
+    for mark in entities:
+        start, length = count(mark.get("offset")), min(count(mark.get("length")), 256)  # a name is shorter
+        at = slice(2 * start, 2 * (start + length))
+        said = units[at].decode("utf-16-le", "replace").lower()
+        if (mark.get("type") == "mention" and said == f"@{me.username}".lower()) or (
+                mark.get("type") == "text_mention" and ident(block(mark.get("user")).get("id")) == me.account):
+            units[at] = bytes(len(units[at]))
+    text = units.decode("utf-16-le", "surrogatepass").replace("\0", "")
+    return word, raw if text == raw else text.lstrip(" \n,:").rstrip()
+
+
+def _text(message: Object) -> tuple[str, list[Object]]:
+    """Text, caption, rich text or location as sent, and the entities of the first two."""
+    for key, marks in (("text", "entities"), ("caption", "caption_entities")):
+        if text := words(message.get(key)):
+            found = message.get(marks)
+            return text, [mark for mark in found if isinstance(mark, dict)] if isinstance(found, list) else []
+    return _flat(message.get("rich_message")) or _location(message), []
+
+
+RICH = (("label", ""), ("summary", ""), ("alternative_text", ""), ("expression", ""), ("text", ""), ("cells", "\n"),
+        ("items", "\n"), ("blocks", "\n"), ("caption", ""), ("credit", ""))
+
+
+def _flat(value: object, glue: str = "", depth: int = 0) -> str:
+    """A rich message as plain text: blocks and rows on lines of their own, cells between bars, marks dropped."""
+    if isinstance(value, list) and depth < RICH_DEPTH:
+        return glue.join(filter(None, (_flat(item, glue and " | ", depth + 1) for item in value)))
+    if isinstance(value, dict) and depth < RICH_DEPTH:
+        lines = (_flat(value[key], inner, depth + 1) for key, inner in RICH if key in value)
+        return (" " if "label" in value else "\n").join(filter(None, lines))
+    return words(value)
+
+
+def _location(message: Object) -> str:
+    venue = block(message.get("venue"))
+    point = block(message.get("location")) or block(venue.get("location"))
+    numbers = [value for value in map(point.get, ("latitude", "longitude")) if type(value) in (int, float)]
+    known = [words(venue.get("title")), words(venue.get("address")), *(f"{value:.10g}" for value in numbers)]
+    return f"[location: {', '.join(filter(None, known))}]" if len(numbers) == 2 else ""
+
+
+# In the order in which to look: an animation also comes as a document.
+CONTENTS = ("photo", "voice", "audio", "video_note", "animation", "video", "sticker", "document", "poll", "dice",
+            "contact", "game", "story", "checklist", "paid_media")
+KINDS: dict[str, Literal["image", "voice"]] = {
+    "photo": "image", "image/jpeg": "image", "image/png": "image", "image/gif": "image", "image/webp": "image",
+    "voice": "voice", "audio": "voice", "video_note": "voice"}  # the transcriber takes a video note's mp4 too
+
+
+def _media(message: Object) -> tuple[tuple[Media, ...], str]:
+    """What can be fetched (of a photo the largest size), or the word for what cannot be read."""
+    for key in CONTENTS if "text" not in message else ():
+        content = message.get(key)
+        sizes = [size for size in (content if isinstance(content, list) else [content]) if isinstance(size, dict)]
+        if sizes:
+            kind = KINDS.get(label(sizes[0].get("mime_type")) if key == "document" else key)
+            small = (size for size in sizes if label(size.get("file_id")) and count(size.get("file_size")) <= LIMIT)
+            best = max(small, key=lambda size: count(size.get("width")) * count(size.get("height")), default={})
+            mime, length = label(best.get("mime_type")), count(best.get("file_size"))
+            if kind and best:
+                return (Media(kind, best["file_id"], False, mime, length),), ""
+            return (), "large file" if kind else key.replace("_", " ")
+    return (), ""
+
+
+def block(value: object) -> Object:
+    """The object, or an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def words(value: object) -> str:
+    """The string, or "" for anything else."""
+    return value if isinstance(value, str) else ""
+
+
+def label(value: object) -> str:
+    """A string id, name or type, in printable ASCII as Telegram's are, else ""."""
+    return value if isinstance(value, str) and len(value) <= 255 and value.isascii() and value.isprintable() else ""
+
+
+def count(value: object) -> int:
+    """A number of things or seconds, else 0. subtle: `type() is`, since True is an int to `isinstance`."""
+    return value if type(value) is int and 0 <= value < 1 << 36 else 0
+
+
+def ident(value: object) -> str:
+    """A number id (52 significant bits at most) as a string, else ""."""
+    return str(value) if type(value) is int and -1 << 62 < value < 1 << 62 else ""
+
+
+def need(value: object, what: str) -> str:
+    """An id without which nothing can be stored. Raises Unreadable."""
+    if not (found := ident(value)):
+        raise Unreadable(f"no {what}")
+    return found

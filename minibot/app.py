@@ -31,12 +31,12 @@ from minibot.errors import MinibotError, StoreDown
 from minibot.flow.breaker import Breaker
 from minibot.flow.dispatch import Dispatcher
 from minibot.flow.guard import Purse
-from minibot.flow.intake import Answer, Intake, handshakes
+from minibot.flow.intake import Answer, Intake
 from minibot.flow.kit import Kit
 from minibot.model import PLATFORMS, Acknowledge, Request, Response
 from minibot.store.sqlite import SqliteStore
 from minibot.web.calls import Caller
-from minibot.web.routes import Route, Routes
+from minibot.web.routes import Endpoint, Routes
 from minibot.web.server import Server
 
 log = logging.getLogger("minibot")
@@ -71,13 +71,13 @@ class App:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.channels = {name: make(settings) for name, make in CHANNELS.items()}
         self.store = SqliteStore(settings, now(), point=point, die=lambda: os._exit(FOUND_DEAD))
-        self.caller = Caller(point=point)
-        self.model: Model = OpenAiModel(settings)
+        self.caller = Caller(clock=time.monotonic, point=point)
+        self.model: Model = OpenAiModel(settings, clock=time.monotonic)
         self.kit = Kit(settings, self.store, self.channels, self.caller, self.model, now, random.random,
                        Purse(settings), {name: Breaker() for name in (*PLATFORMS, "model")}, self.counts)
         self.dispatcher = Dispatcher(self.kit, f"{os.getpid()}")
         self.intake = Intake(self.store, now, self.dispatcher.wake, self._acknowledge, self.counts)
-        self.server = Server(self._routes(), trusted_proxy=settings.trusted_proxy)
+        self.server = Server(self._routes(), clock=time.time, trusted_proxy=settings.trusted_proxy)
         self._background: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
 
@@ -119,13 +119,12 @@ class App:
     # --- what is served --------------------------------------------------------------------------------------
 
     def _routes(self) -> Routes:
-        table = {("GET", "/healthz"): Route(self._health)}
+        table: dict[tuple[str, str], Endpoint] = {("GET", "/healthz"): self._health}
         for name, channel in self.channels.items():
             ready = bool(getattr(self.settings, f"{name}_on"))
-            handler = self.intake.webhook(channel) if ready else self.intake.not_ready(channel)
-            table["POST", f"/{name}/webhook"] = Route(handler, body=True)
-        for path, handler in handshakes(self.channels).items():
-            table["GET", path] = Route(handler)
+            table["POST", f"/{name}/webhook"] = self.intake.webhook(channel) if ready else self.intake.not_ready(channel)
+            if channel.handshake:
+                table["GET", f"/{name}/webhook"] = channel.handshake
         return Routes(table)
 
     def _health(self, request: Request) -> Answer:

@@ -65,17 +65,17 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-def settings() -> Settings:
-    """The settings of this environment and folder; warnings go to stderr."""
+def settings(complete: bool = False) -> Settings:
+    """The settings of this environment and folder; warnings go to stderr. `complete`: enough of them to serve."""
     text, warnings = read_env_file(os.getcwd(), os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    loaded, more = load(os.environ, text)
+    loaded, more = load(os.environ, text, complete=complete)
     for line in (*warnings, *more):
         print(f"warning: {line}", file=sys.stderr)
     return loaded
 
 
 def _serve() -> int:
-    loaded = settings()
+    loaded = settings(complete=True)
     if find_spec("openai") is None:
         print(NO_OPENAI, file=sys.stderr)
         return USAGE

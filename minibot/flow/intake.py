@@ -17,7 +17,7 @@ import asyncio
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from minibot.channels.contract import Channel
 from minibot.errors import Refused, StoreDown, Unreadable
@@ -134,8 +134,3 @@ class Intake:
             elif isinstance(event, Odd):
                 self._counts[name, "unreadable"] += 1
                 self._seldom.warning(log, f"odd {name}", f"{name}: authentic but unreadable, kept: {event.why}")
-
-
-def handshakes(channels: Mapping[str, Channel]) -> dict[str, Callable[[Request], Response]]:
-    """Path -> GET handler, for the channels that have a handshake."""
-    return {f"/{name}/webhook": channel.handshake for name, channel in channels.items() if channel.handshake}

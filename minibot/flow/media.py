@@ -18,7 +18,8 @@ from minibot.channels.contract import Channel
 from minibot.errors import NoAnswer, Refused, SendFailed
 from minibot.flow import wording
 from minibot.model import Media
-from minibot.web.calls import Caller, sniff
+from minibot.web.calls import Caller
+from minibot.web.media import sniff
 from minibot.work import Waiting
 
 log = logging.getLogger("minibot.media")

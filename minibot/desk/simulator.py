@@ -20,7 +20,7 @@ Clock = Callable[[], int]  # milliseconds since 1970
 
 # What a carrier can do to a connection. BEFORE: the call is not carried out; AFTER: it is, and the reply suffers.
 BEFORE = ("hang", "reset", "redirect")  # silence; connection reset; 302 to another host
-AFTER = ("hang_after", "reset_after", "half", "garbage", "drip", "lie")  # drip: slow bytes; lie: length too long
+AFTER = ("hang_after", "reset_after", "half", "garbage", "html", "drip", "lie")  # garbage: no HTTP; lie: too long
 
 
 class Webhook(NamedTuple):

@@ -34,7 +34,6 @@ ACTIONS = {"mark_seen": "read", "typing_on": "typing", "typing_off": "idle"}
 CLOSED = {"messenger": 2018278, "instagram": 2534022}  # subcodes of error 10: outside the window
 NOBODY = {"messenger": 2018001, "instagram": 2534014}  # subcodes of error 100: no such person
 INBOX = {"messenger": 263902037430900, "instagram": 1217981644879628}  # the apps in which people answer
-OBJECTS = {"whatsapp": "whatsapp_business_account", "messenger": "page", "instagram": "instagram"}
 
 
 def error(code: int, message: str, status: int = 400, subcode: int = 0, **more: Any) -> Answered:
@@ -82,9 +81,9 @@ class Phones(Screen):
         super().__init__(account.now)
         self.account, self.name, self.id = account, name, id
 
-    def post(self, entry: dict[str, Any], id: str) -> Webhook:
-        """One entry as a POST: ASCII, signed as it is, the outdated SHA-1 beside the signature."""
-        body = json.dumps({"object": OBJECTS[self.name], "entry": [entry]}, separators=(",", ":")).encode()
+    def sign(self, value: dict[str, Any], id: str = "") -> Webhook:
+        """A delivery: ASCII, signed as it is, the outdated SHA-1 beside the signature."""
+        body = json.dumps(value, separators=(",", ":")).encode()
         fields = {"Content-Type": "application/json", "User-Agent": "facebookexternalua",
                   "X-Hub-Signature": "sha1=" + self.account.mac(body, "sha1"),
                   "X-Hub-Signature-256": "sha256=" + self.account.mac(body)}
@@ -114,7 +113,8 @@ class WhatsApp(Phones):
         number = {"display_phone_number": self.account.number, "phone_number_id": self.id}
         whose = {"profile": {"name": "Ada"}, ("user_id" if "." in chat else "wa_id"): chat}
         value = {"messaging_product": "whatsapp", "metadata": number, "contacts": [whose], **value}
-        return self.post({"id": self.account.waba_id, "changes": [{"value": value, "field": field}]}, id)
+        entry = {"id": self.account.waba_id, "changes": [{"value": value, "field": field}]}
+        return self.sign({"object": "whatsapp_business_account", "entry": [entry]}, id)
 
     def message(self, chat: str, kind: str, content: Any, **more: Any) -> Webhook:
         """A message of any type."""
@@ -178,7 +178,8 @@ class Page(Phones):
         """A messaging event of any kind: message, postback, read …; `ours` left our account."""
         ends = {"sender": {"id": self.id if ours else chat}, "recipient": {"id": chat if ours else self.id}}
         item = {**ends, "timestamp": self.now(), **event}
-        return self.post({"id": self.id, "time": self.now(), "messaging": [item]}, id)
+        entry = {"id": self.id, "time": self.now(), "messaging": [item]}
+        return self.sign({"object": "page" if self.name == "messenger" else self.name, "entry": [entry]}, id)
 
     def message(self, chat: str, content: dict[str, Any], kind: str = "message") -> Webhook:
         """A message with any content: text, attachments …; or a "postback"."""

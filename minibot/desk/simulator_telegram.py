@@ -46,7 +46,16 @@ class TelegramSide(Screen):
                    "can_join_groups": True, "can_read_all_group_messages": False, "supports_inline_queries": False}
         self.known: set[tuple[str, str, int]] = set()  # ("message" | "topic", chat, id)
         self.files: dict[str, bytes] = {}
-        self.methods = dict(METHODS)
+        self.methods: dict[str, tuple[Callable[[dict[str, Any]], Any], dict[str, Any]]] = {  # and their arguments
+            "getMe": (lambda given: self.me, {}),
+            "sendMessage": (self._send_message, {
+                "chat_id": ID, "text": str, "parse_mode": "HTML", "message_thread_id": ID, "disable_notification": bool,
+                "link_preview_options": {"is_disabled": bool},
+                "reply_parameters": {"message_id!": int, "allow_sending_without_reply": bool}}),
+            "sendChatAction": (self._send_chat_action, {"chat_id": ID, "message_thread_id": ID, "action!": "typing"}),
+            "getFile": (self._get_file, {"file_id!": str}),
+            "setMyCommands": (lambda given: True, {"commands!": list, "scope": dict}),
+        }
 
     def update(self, kind: str, value: dict[str, Any], id: int = 0) -> Webhook:
         """One update of any kind, as ASCII, as Telegram writes it."""
@@ -112,7 +121,7 @@ class TelegramSide(Screen):
             refuse(400, "can't parse JSON object")
         if wrong := mismatch(given, shape):
             refuse(400, f"{wrong[0]} parameter {wrong[1]}")
-        return json_answer(200, {"ok": True, "result": act(self, given)})
+        return json_answer(200, {"ok": True, "result": act(given)})
 
     def _chat(self, given: dict[str, Any]) -> str:
         chat, thread = str(given.get("chat_id", "")), int(given.get("message_thread_id", 0))
@@ -161,16 +170,3 @@ def _formatted(given: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
     if not 0 < len(text) <= 4096:
         refuse(400, "message is too long" if text else "text must be non-empty")
     return text, entities
-
-
-# Name -> what answers it, and the shape of its arguments. Those that conversations need; the tests add the others.
-METHODS: dict[str, tuple[Callable[[TelegramSide, dict[str, Any]], Any], dict[str, Any]]] = {
-    "getMe": (lambda side, given: side.me, {}),
-    "sendMessage": (TelegramSide._send_message, {
-        "chat_id": ID, "text": str, "parse_mode": "HTML", "message_thread_id": ID, "disable_notification": bool,
-        "link_preview_options": {"is_disabled": bool},
-        "reply_parameters": {"message_id!": int, "allow_sending_without_reply": bool}}),
-    "sendChatAction": (TelegramSide._send_chat_action, {"chat_id": ID, "message_thread_id": ID, "action!": "typing"}),
-    "getFile": (TelegramSide._get_file, {"file_id!": str}),
-    "setMyCommands": (lambda side, given: True, {"commands!": list, "scope": dict}),
-}

@@ -1,0 +1,79 @@
+"""What every test may use: a world of fake far ends, and a bot in it. See `fakes.py` and `botprocess.py`.
+
+`--no-skips` makes a skipped test a failure: for the run in which every extra is installed. The law: what a test
+started is ended, whatever the test did.
+
+Next: `fakes.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.botprocess import BotProcess
+from tests.fakes import FakeWorld
+
+CHATS = {"telegram": "4815162342", "whatsapp": "4915112345678", "messenger": "1254459154682919",
+         "instagram": "5550001112223"}
+
+
+@pytest.fixture
+def world() -> Iterator[FakeWorld]:
+    """All far ends, freshly made."""
+    made = FakeWorld()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def bot(world: FakeWorld, tmp_path: Path) -> Iterator[BotProcess]:
+    """A running bot with every platform configured."""
+    made = BotProcess(world, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def start_bot(world: FakeWorld, tmp_path: Path) -> Iterator[Callable[..., BotProcess]]:
+    """`start_bot(DAILY_TOKENS="10")`: a bot with settings of one's own; start=False only prepares it."""
+    bots: list[BotProcess] = []
+
+    def start(**settings: Any) -> BotProcess:
+        bots.append(BotProcess(world, tmp_path, **settings))
+        return bots[-1]
+
+    yield start
+    for made in bots:
+        made.close()
+
+
+@pytest.fixture(params=CHATS)
+def platform(request: pytest.FixtureRequest) -> str:
+    """Each of the four platforms in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def chat(platform: str) -> str:
+    """Somebody's chat on `platform`."""
+    return CHATS[platform]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true", help="a skipped test is a failure (every extra is installed)")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if session.config.getoption("--no-skips") and skipped and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.getoption("--no-skips") and terminalreporter.stats.get("skipped"):
+        terminalreporter.write_line("FAILED: --no-skips, and tests were skipped", red=True)

@@ -90,7 +90,7 @@ def each(platform: str, holder: Item, key: str, read: Callable[[Item], Iterable[
         try:
             if not isinstance(item, dict):
                 raise Unreadable(f"{key}: not a list of objects")
-            yield from list(read(item))  # a list first: of a broken item nothing is believed
+            yield from read(item)
         except Unreadable as fault:
             yield Odd(platform, "odd:" + digest(item), str(fault), dump(item)[:65536])
 

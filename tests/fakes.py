@@ -36,6 +36,7 @@ SECRETS = {
     "ADMIN_TOKEN": "canary-admin-token-2645751311",
     "EXPORT_SECRET": "canary-export-secret-3316624790",
 }
+FORMS = {name: {secret.encode(), quote(secret, safe="").encode()} for name, secret in SECRETS.items()}
 MODELS = ("gpt-4o-mini", "gpt-6-luna", "gpt-transcribe", "fake-model")
 GARBAGE = b"\x16\x03\x01\x02\x00\x01 this is no HTTP at all\r\n\r\n"
 
@@ -427,8 +428,8 @@ class FakeWorld:
     def _watch(self, where: str, content: bytes, own: tuple[str, ...]) -> None:
         """Note every secret in `content` that is not one of `own`."""
         if b"anary" in content:
-            self.leaks += [f"{name} in {where}" for name, secret in SECRETS.items() if name not in own
-                           and (secret.encode() in content or quote(secret, safe="").encode() in content)]
+            self.leaks += [f"{name} in {where}" for name, forms in FORMS.items()
+                           if name not in own and any(form in content for form in forms)]
 
 
 # Where each upstream's paths begin, and which secrets it may see.

@@ -195,7 +195,7 @@ def test_telegram_refuses_a_late_button_and_a_wrong_menu(telegram: Telegram) -> 
 # Graph
 
 def whatsapp(**changed: Any) -> dict[str, Any]:
-    given: dict[str, Any] = {"messaging_product": "whatsapp", "recipient_type": "individual", "to": "+4915112345678", "type": "text",
+    given = {"messaging_product": "whatsapp", "recipient_type": "individual", "to": "+4915112345678", "type": "text",
              "text": {"body": "hi"}} | changed
     return {name: value for name, value in given.items() if value is not None}
 

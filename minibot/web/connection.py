@@ -45,9 +45,10 @@ class Door:
 
     def make_room(self) -> None:
         """Close the connection that has been idle longest; if none is, the one that has been sending longest."""
-        sending = [one for one in self.connections if one.state == READY]
-        for one in [one for one in sending if one.idle][:1] or sending[:1]:
-            one.end()
+        sending = (one for one in self.connections if one.state == READY)
+        victim = next((one for one in self.connections if one.idle), None) or next(sending, None)
+        if victim:
+            victim.end()
 
     def hold(self, connection: Connection, held: int) -> None:
         """Account for the octets a connection keeps in memory. Over the sum, the largest unfinished request goes."""
@@ -56,7 +57,7 @@ class Door:
         if self.held > self.limits.bodies:
             largest = max(self.connections, key=lambda one: (one.state == READY) * one.held)
             if largest.state == READY:
-                largest.answer(LATER)
+                largest.give_up(LATER)
 
 
 class Connection(asyncio.Protocol):
@@ -84,9 +85,9 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.peer = self.parser.peer = (transport.get_extra_info("peername") or "?")[0]
-        self.door.connections[self] = None
-        if len(self.door.connections) > self.door.most:
+        if len(self.door.connections) >= self.door.most:
             self.door.make_room()
+        self.door.connections[self] = None
 
     def data_received(self, data: bytes) -> None:
         if self.state < LINGERING:
@@ -99,13 +100,14 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self.ended = True
         self.advance()
-        return self.state < LINGERING  # true: the other half stays open, something is still owed
+        return self.state < LINGERING and self.transport.can_write_eof()  # true: our half stays open (TLS cannot)
 
     def pause_writing(self) -> None:
         self.clogged, self.deadline = True, self.loop.time() + self.limits.write_time
 
     def resume_writing(self) -> None:
-        self.clogged, self.deadline = False, math.inf if self.state == STREAMING else self.deadline
+        self.clogged, seconds = False, {READY: self.limits.idle, LINGERING: self.limits.linger}
+        self.deadline = self.loop.time() + seconds.get(self.state, math.inf)
         self.advance()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -160,7 +162,7 @@ class Connection(asyncio.Protocol):
         if not parser.begun:
             return self.linger() if self.ended else None
         if self.ended:
-            return self.answer(refusal(Refused(400, "cut short")))
+            return self.give_up(refusal(Refused(400, "cut short")))
         if self.in_body is not (parser.stage != HEAD):
             self.in_body, self.since = parser.stage != HEAD, self.loop.time()
         body_time = min(limits.body_most, limits.body_time + parser.held / limits.body_rate)
@@ -169,13 +171,18 @@ class Connection(asyncio.Protocol):
     def expire(self) -> None:
         """The deadline has passed."""
         if self.state == BUSY:
-            self.owed, self.parser.persist = None, False
+            self.owed = None
             self.door.complain(f"{self.parser.path}: no answer in {self.limits.answer_time:g} s")
-            self.answer(LATER)
+            self.give_up(LATER)
         elif self.state == READY and self.parser.begun and not self.clogged:
-            self.answer(refusal(Refused(408, "too slow")))
+            self.give_up(refusal(Refused(408, "too slow")))
         else:
             self.end()
+
+    def give_up(self, response: Response) -> None:
+        """Answer a request that did not come to its end, or that nobody answered."""
+        self.parser.persist = False
+        self.answer(response)
 
     def serve(self, request: Request) -> None:
         """Call the endpoint."""
@@ -220,10 +227,14 @@ class Connection(asyncio.Protocol):
         persist = parser.persist and self.served < self.limits.requests and not door.draining
         log.debug("%s %s %.200s %d", self.peer, parser.method, parser.path, response.status)
         connection = "close" if not persist else "keep-alive" if parser.old else ""
-        self.write(render(response, door.date, connection, bare=parser.method == "HEAD"))
+        self.state, self.in_body, self.deadline = READY, None, self.loop.time() + self.limits.idle
+        try:
+            octets = render(response, door.date, connection, bare=parser.method == "HEAD")
+        except ValueError as error:
+            octets = render(self.failure(error), door.date, connection, bare=parser.method == "HEAD")
+        self.write(octets)
         if not persist:
             return self.linger()
-        self.state, self.in_body, self.deadline = READY, None, self.loop.time() + self.limits.idle
         door.connections.move_to_end(self)
 
     def write(self, octets: bytes) -> None:
@@ -240,6 +251,7 @@ class Connection(asyncio.Protocol):
             self.transport.close()
         elif self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
+        self.settle()
 
     def end(self) -> None:
         """Close at once; what is unsent or unread is lost."""

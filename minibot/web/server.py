@@ -102,11 +102,11 @@ class Server(Door):
     def tick(self) -> None:
         """Look at the clock and at every deadline."""
         self.date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(self.clock()))
+        self.timer = self.loop.call_later(self.limits.tick, self.tick)
         now = self.loop.time()
         for one in list(self.connections):
             if one.deadline <= now:
                 one.expire()
-        self.timer = self.loop.call_later(self.limits.tick, self.tick)
 
 
 def raise_descriptor_limit(wanted: int) -> int:

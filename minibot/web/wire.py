@@ -91,7 +91,7 @@ class Parser:
             body, self.body = bytes(self.body), bytearray()
         else:
             return None
-        self.stage, self.persist = HEAD, self.keep
+        self.stage, self.scanned, self.persist = HEAD, 0, self.keep
         return Request(self.method, self.path, self.query, self.fields, body, self.peer)
 
     def _take(self, count: int) -> bytes:
@@ -109,7 +109,7 @@ class Parser:
             self._check_unfinished_head()
             return False
         head = self._take(end + 4)
-        self.scanned = self.blanks = 0
+        self.scanned = self.blanks = 0  # how far a half head was looked at, empty lines before it
         line_end, method, target = self._read_request_line(head)
         demand(len(head) - line_end <= self.limits.head, 431, "head too long")
         self.fields = fields = read_fields(head, line_end, self.limits.fields)
@@ -216,12 +216,13 @@ class Parser:
         if buffer.startswith(b"\r\n"):
             del buffer[:2]
             return True
-        end = buffer.find(b"\r\n\r\n", 0, most)
+        end = buffer.find(b"\r\n\r\n", self.scanned, most)
         if end >= 0:
             read_fields(b"\n" + self._take(end + 4), 1, self.limits.fields)
             return True
-        demand(not BARE_LINE_END.search(buffer), 400, "bare CR or LF")
+        demand(not BARE_LINE_END.search(buffer, self.scanned), 400, "bare CR or LF")
         demand(len(buffer) < most, 431, "trailers too long")
+        self.scanned = max(0, len(buffer) - 3)
         return False
 
 

@@ -8,6 +8,7 @@ Next: `fakes.py`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,17 +64,34 @@ def chat(platform: str) -> str:
     return CHATS[platform]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "shared: needs the folder of platform facts that MINIBOT_SHARED names")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests on facts that are not part of the repository are deselected where those are absent."""
+    if not os.environ.get("MINIBOT_SHARED"):
+        absent = [item for item in items if item.get_closest_marker("shared")]
+        config.hook.pytest_deselected(items=absent)
+        items[:] = [item for item in items if item not in absent]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test is a failure (every extra is installed)")
 
 
+def _skipped(config: pytest.Config) -> list[str]:
+    """Why tests were skipped, other than for facts that are not part of the repository."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    reasons = [str(report.longrepr) for report in reporter.stats.get("skipped", [])] if reporter else []
+    return [reason for reason in reasons if "MINIBOT_SHARED" not in reason] if config.getoption("--no-skips") else []
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
-    skipped = reporter.stats.get("skipped", []) if reporter else []
-    if session.config.getoption("--no-skips") and skipped and exitstatus == pytest.ExitCode.OK:
+    if exitstatus == pytest.ExitCode.OK and _skipped(session.config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    if config.getoption("--no-skips") and terminalreporter.stats.get("skipped"):
-        terminalreporter.write_line("FAILED: --no-skips, and tests were skipped", red=True)
+    if reasons := _skipped(config):
+        terminalreporter.write_line(f"FAILED: {len(reasons)} skipped, and --no-skips", red=True)

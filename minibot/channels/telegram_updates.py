@@ -106,8 +106,9 @@ def _unwanted(message: Object) -> str:
     sender = block(message.get("from"))
     if sender.get("is_bot") and ident(sender.get("id")) not in STAND_INS:
         return "bot"
-    # An automatic forward is the linked channel's post, copied into its discussion group.
-    return "channel post" if message.get("is_automatic_forward") else "via bot" if message.get("via_bot") else ""
+    if message.get("is_automatic_forward"):  # the linked channel's post, copied into its discussion group
+        return "channel post"
+    return "via bot" if message.get("via_bot") and "game" not in message else ""  # a game always comes via its bot
 
 
 def _place(message: Object, chat: str) -> str:
@@ -116,7 +117,7 @@ def _place(message: Object, chat: str) -> str:
     subtle: a plain thread of replies has a message_thread_id as well, only a topic has is_topic_message.
     """
     direct = ident(block(message.get("direct_messages_topic")).get("topic_id"))
-    thread = ident(message.get("message_thread_id")) if message.get("is_topic_message") is True else ""
+    thread = ident(message.get("message_thread_id")) if message.get("is_topic_message") else ""
     return f"{chat}/d{direct}" if direct else f"{chat}/{thread}" if thread else chat
 
 

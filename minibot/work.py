@@ -35,6 +35,24 @@ class Answer:
     milliseconds: int = 0
 
 
+def said(inbound: Inbound) -> str:
+    """`inbound` as the model reads it: the speaker named in a group, foreign words marked as such; "" if nothing."""
+    notes = {"image": "[image]", "voice": "" if inbound.text else "[voice message]"}
+    words = "\n".join(filter(None, [*(notes[item.kind] for item in inbound.media), inbound.text]))
+    if inbound.forwarded and words:
+        words = f"[forwarded, not the writer's own words]\n{_indented(words)}"
+    if inbound.quoted:
+        words = f"[in reply to this message]\n{_indented(inbound.quoted)}\n\n{words}"
+    speaker = inbound.name or inbound.person
+    in_group = inbound.person not in ("", inbound.chat)
+    return f"{speaker}: {words}" if words and in_group else words
+
+
+def _indented(text: str) -> str:
+    """Every line marked, so that no line of a quotation passes for the writer's own."""
+    return "\n".join(f"> {line}" for line in text.splitlines())
+
+
 PartState = Literal["pending", "sending", "sent", "maybe", "dead", "expired"]
 
 

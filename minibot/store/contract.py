@@ -9,7 +9,7 @@ Not here: SQL (`sql.py`), the two databases (`sqlite.py`, `postgres.py`). The la
 The step after a verb is computed in the verb's own transaction, and a part that the step hands out is already
 marked `sending` with its try counted: what is on disk before a call is made always says that it may be made.
 
-Next: `schema.py`, the tables; `sql.py`, the verbs.
+Next: `schema.py`, the tables; `sql_intake.py`, how a message comes in; `sql.py`, how it is worked.
 """
 
 from __future__ import annotations

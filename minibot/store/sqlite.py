@@ -1,0 +1,257 @@
+"""The store on SQLite: one thread owns the one connection and commits whatever waits in one transaction.
+
+Not here: what the verbs write (`sql_intake.py`, `sql.py`, `upkeep.py`), opening the file (`sqlite_file.py`). The
+law: a future is resolved only after its COMMIT has returned with `synchronous=FULL`; a batch runs without
+savepoints, and if anything in it fails, once more with one for each verb, so that no verb fails with another; a
+thread that cannot go on ends the process rather than leave webhooks waiting.
+
+Next: `upkeep.py`, what the operator and the clock ask for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import count
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+
+from minibot.config import Settings
+from minibot.errors import LeaseLost, StoreDown
+from minibot.model import Event
+from minibot.store import sql, sqlite_file, upkeep
+from minibot.store.schema import DAY, HOUR, Database
+from minibot.store.sql_chat import file
+from minibot.store.sql_intake import accept
+from minibot.work import Accepted
+
+log = logging.getLogger("minibot.store")
+MOST = 256  # verbs in one transaction
+FLOOR = 50 << 20  # bytes of free disk below which no webhook is taken any more
+RESERVE = 1_000  # ids set aside at once, so that none is given twice, whatever happens
+FILE_AT, FILE_MUST, FILE_STEP = 256, 8_192, 512  # messages not yet filed: at a quiet moment, at once; how many at once
+CHECKPOINT_AT = 400  # commits until a checkpoint at a quiet moment
+WAL_CAP = 64 << 20  # bytes; then the checkpoint is everybody's business
+IDLE = 0.25  # seconds without a verb
+FATAL = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+class _Job(NamedTuple):
+    name: str
+    verb: Callable[..., Any]
+    args: tuple[Any, ...] = ()  # of intake only, which is run for all webhooks at once
+    future: asyncio.Future[Any] | None = None
+    bare: bool = False  # outside a transaction
+
+
+def _verb(verb: Callable[Concatenate[Database, P], Result]
+          ) -> Callable[Concatenate[SqliteStore, P], Coroutine[Any, Any, Result]]:
+    async def ask(self: SqliteStore, /, *args: P.args, **named: P.kwargs) -> Result:
+        result: Result = await self._ask(verb.__name__, lambda db: verb(db, *args, **named))
+        return result
+    return ask
+
+
+class SqliteStore:
+    """A `contract.Store`, and the operator's verbs. Raises StoreDamaged, or StoreDown while another process has it.
+
+    `point` is called before and after each commit with "<verb>:commit", "<verb>:committed"; `die` must not return.
+    """
+
+    claim, renew, next_due, health = _verb(sql.claim), _verb(sql.renew), _verb(sql.next_due), _verb(sql.health)
+    finish, settle, refresh, postpone = _verb(sql.finish), _verb(sql.settle), _verb(sql.refresh), _verb(sql.postpone)
+    maintain, retry, forget = _verb(upkeep.maintain), _verb(upkeep.retry), _verb(upkeep.forget)
+
+    def __init__(self, settings: Settings, now: int, *, floor: int = FLOOR,
+                 point: Callable[[str], None] = lambda name: None, die: Callable[[], object] = lambda: os._exit(70)
+                 ) -> None:
+        self._path, self._floor, self._point, self._die = settings.sqlite_path, floor, point, die
+        self._lock = sqlite_file.hold(self._path)
+        try:
+            self._connection = sqlite_file.connect(self._path, point)
+        except BaseException:
+            self._lock.close()
+            raise
+        meta = dict(self._connection.execute("SELECT k, v FROM meta").fetchall())
+        self._top = self._reserved = int(meta["ids"])
+        self._db = Database(self._connection.execute, self._connection.executemany, count(self._top + 1).__next__,
+                            meta["database"], settings.history_turns, round(settings.human_pause_hours * HOUR),
+                            settings.retention_days * DAY, now, int(meta["filed"]))
+        self._commits, self._fresh, self._open = 0, True, True
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="minibot-store", daemon=True)
+        self._thread.start()
+
+    def accept(self, events: Sequence[Event], now: int) -> asyncio.Future[Accepted]:
+        """See `contract.Store`."""
+        return self._ask("accept", lambda db: accept(db, [(events, now)])[0], (events, now))
+
+    async def backup(self, path: str) -> None:
+        """An online copy at `path`, checked. Raises StoreDown if that failed; `path` is then as it was."""
+        await self._ask("backup", lambda db: sqlite_file.copy(self._connection, path, self._between), bare=True)
+
+    async def close(self, now: int) -> None:
+        """See `contract.Store`."""
+        if self._open:
+            await self._ask("close", self._shut, bare=True)
+            self._thread.join()
+
+    def _ask(self, name: str, verb: Callable[[Database], Any], args: tuple[Any, ...] = (), bare: bool = False
+             ) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self._open:
+            self._jobs.put(_Job(name, verb, args, future, bare))
+        else:
+            future.set_exception(StoreDown("the store is closed"))
+        return future
+
+    # --- the database thread ------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            while self._open:
+                try:
+                    jobs = [self._jobs.get(timeout=IDLE if self._commits else None)]
+                except queue.Empty:
+                    jobs = []
+                self._round(jobs + self._queued())
+                self._tidy(quiet=not jobs)
+        except BaseException:  # whatever it was: without this thread no webhook is ever answered again
+            log.critical("the database thread cannot go on", exc_info=True)
+            self._die()
+
+    def _queued(self) -> list[_Job]:
+        return [self._jobs.get_nowait() for _ in range(min(MOST, self._jobs.qsize()))]
+
+    def _round(self, jobs: list[_Job]) -> None:
+        _deliver(self._transact([job for job in jobs if not job.bare]))
+        for job in jobs:
+            if job.bare:
+                try:
+                    _deliver([(job, job.verb(self._db))])
+                except (OSError, sqlite3.Error, StoreDown) as fault:
+                    _deliver([(job, StoreDown(f"{job.name}: {fault}"))])
+
+    def _transact(self, jobs: list[_Job]) -> list[tuple[_Job, Any]]:
+        """One transaction for all; each job with its result, or with the error that befell it."""
+        filed, fault = self._db.filed, Exception()
+        for attempt in (self._together, self._one_by_one) if jobs else ():
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                if self._fresh:
+                    upkeep.start(self._db)
+                results = attempt(jobs)
+                self._commit([*dict.fromkeys(job.name for job in jobs)])
+                return results
+            except Exception as error:  # our own faults as well: no verb may suffer from another's
+                fault = error
+                self._undo("ROLLBACK", filed)
+                if isinstance(error, sqlite3.OperationalError):  # disk full, locked: it concerns all
+                    break
+        if getattr(fault, "sqlite_errorcode", 0) in FATAL:
+            raise fault
+        return [(job, StoreDown(f"{self._path}: {fault}")) for job in jobs]
+
+    def _together(self, jobs: list[_Job]) -> list[tuple[_Job, Any]]:
+        """The fast way: all intake in as few statements as possible, no savepoints."""
+        intake = [job for job in jobs if job.args]
+        others = [job for job in jobs if not job.args]
+        if intake and sqlite_file.free(self._path) < self._floor:
+            results: list[tuple[_Job, Any]] = [(job, StoreDown("the disk is almost full")) for job in intake]
+        else:
+            results = list(zip(intake, accept(self._db, [job.args for job in intake])))
+        if others:
+            file(self._db)
+        return results + [(job, self._tried(job)) for job in others]
+
+    def _tried(self, job: _Job) -> Any:
+        try:
+            return job.verb(self._db)
+        except LeaseLost as lost:  # raised before anything was written
+            return lost
+
+    def _one_by_one(self, jobs: list[_Job]) -> list[tuple[_Job, Any]]:
+        """The careful way, after something failed: each job alone, so that only the one at fault fails."""
+        results: list[tuple[_Job, Any]] = []
+        for job in jobs:
+            filed = self._db.filed
+            self._connection.execute("SAVEPOINT job")
+            try:
+                results += self._together([job])
+            except sqlite3.OperationalError:
+                raise
+            except Exception as error:  # for example a number that no database holds
+                self._undo("ROLLBACK TO job", filed)
+                results.append((job, StoreDown(f"{job.name}: {type(error).__name__}: {error}")))
+            self._connection.execute("RELEASE job")
+        return results
+
+    def _undo(self, how: str, filed: int) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute(how)
+        self._db.filed = filed
+        self._db.known.clear()
+
+    def _commit(self, names: list[str]) -> None:
+        self._top = self._db.new_id()
+        if self._top > self._reserved:
+            self._reserved = self._top + RESERVE
+            marks = [(str(self._reserved), "ids"), (str(self._db.filed), "filed")]
+            self._db.executemany("UPDATE meta SET v = ? WHERE k = ?", marks)
+        for name in names:
+            self._point(f"{name}:commit")
+        self._connection.execute("COMMIT")
+        for name in names:
+            self._point(f"{name}:committed")
+        self._fresh = False
+        self._commits += 1
+
+    def _tidy(self, quiet: bool) -> None:
+        """What the door has put off: filing, and copying the log back into the database."""
+        empty, unfiled = self._jobs.empty(), self._top - self._db.filed
+        if unfiled > 0 and (quiet or unfiled >= FILE_MUST or unfiled >= FILE_AT and empty):
+            self._transact([_Job("file", lambda db: file(db, FILE_STEP))])
+        elif quiet or self._commits >= CHECKPOINT_AT and empty or sqlite_file.log_size(self._path) > WAL_CAP:
+            self._commits = 0
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            except sqlite3.OperationalError as fault:  # the log keeps everything until the next one
+                if fault.sqlite_errorcode in FATAL:
+                    raise
+
+    def _between(self) -> None:
+        """In the middle of a backup: the door stays open."""
+        jobs = self._queued()
+        self._round([job for job in jobs if not job.bare])
+        for job in jobs:
+            if job.bare:
+                self._jobs.put(job)
+
+    def _shut(self, db: Database) -> None:
+        self._open = False
+        self._transact([_Job("close", upkeep.stop)])
+        _deliver([(job, StoreDown("the store is closed")) for job in self._queued()])
+        self._connection.close()  # SQLite copies the log back and removes it
+        self._lock.close()
+
+
+def _deliver(results: list[tuple[_Job, Any]]) -> None:
+    """Wake the loop once for a whole batch."""
+    pairs = [(job.future, result) for job, result in results if job.future is not None]
+    if pairs:
+        try:
+            pairs[0][0].get_loop().call_soon_threadsafe(_resolve, pairs)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            pass
+
+
+def _resolve(pairs: list[tuple[asyncio.Future[Any], Any]]) -> None:
+    for future, result in pairs:
+        if not future.done():
+            future.set_exception(result) if isinstance(result, Exception) else future.set_result(result)

@@ -1,0 +1,178 @@
+"""One SQLite file, opened safely or not at all: lock, look, connect, check, migrate.
+
+Not here: verbs and threads (`sqlite.py`). The law: a database that is damaged, newer, foreign or gone is never
+used, repaired or replaced by an empty one; one plain line says what to do. Beside `minibot.db` lie `.lock`
+(who uses it) and `.id` (which database it was, so that an empty file in its place is noticed).
+
+Next: `sqlite.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from minibot.errors import StoreDamaged, StoreDown
+from minibot.store.schema import MIGRATIONS
+
+BUSY = 2.0  # seconds that an outsider may keep the database locked before a verb fails
+ADVICE = {
+    sqlite3.SQLITE_READONLY: "cannot be written: check the owner and permissions of the file and its folder",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened: its folder must exist and be writable for this user",
+    sqlite3.SQLITE_PERM: "cannot be opened: check the owner and permissions of the file and its folder",
+}
+DIALECT = {"{id}": "INTEGER PRIMARY KEY", "{clustered}": " WITHOUT ROWID", "'{name}'": "lower(hex(randomblob(6)))"}
+PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM)
+
+
+def hold(path: str) -> IO[str]:
+    """Lock `path` for this process by a file beside it. Raises StoreDown naming the process that has it."""
+    try:
+        file = open(f"{path}.lock", "a+", encoding="ascii")
+    except OSError as fault:
+        raise StoreDamaged(f"{path} {ADVICE[sqlite3.SQLITE_CANTOPEN]} ({fault.strerror})") from None
+    try:
+        _lock(file)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise StoreDown(f"{path} is in use by process {holder}: stop that one first") from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def _lock(file: IO[str]) -> None:
+    try:
+        import fcntl
+    except ImportError:
+        pass
+    else:
+        return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        import msvcrt
+    except ImportError:
+        return
+    file.seek(1 << 20)  # a byte that nobody reads: a locked one cannot be read on Windows
+    getattr(msvcrt, "locking")(file.fileno(), getattr(msvcrt, "LK_NBLCK"), 1)
+
+
+def connect(path: str, point: Callable[[str], None]) -> sqlite3.Connection:
+    """The one read-write connection, checked and migrated. Raises StoreDamaged, or StoreDown for a passing fault."""
+    known = _read(f"{path}.id")
+    if known and not (os.path.exists(path) and os.path.getsize(path)):
+        raise StoreDamaged(f"{path} is missing or empty, but {path}.id says that it held data: restore a backup, or "
+                           f"delete {path}.id to begin anew")
+    if not os.path.exists(path):
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # what people write is nobody else's business
+    try:
+        connection = sqlite3.connect(path, BUSY, isolation_level=None, check_same_thread=False, cached_statements=256)
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 0",
+                       f"journal_size_limit = {16 << 20}"):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        name = _migrate(connection, path, point)
+    except sqlite3.DatabaseError as fault:
+        raise _explained(path, fault) from None
+    if known and known != name:
+        raise StoreDamaged(f"{path} is another database than the one {path}.id names: restore that one, or delete "
+                           f"{path}.id to use this one")
+    if not known:
+        with open(f"{path}.id", "w", encoding="ascii") as file:
+            file.write(f"{name}\n")
+    return connection
+
+
+def copy(connection: sqlite3.Connection, path: str, between: Callable[[], None]) -> None:
+    """A checked copy at `path`, which replaces what is there; `between` runs after every few megabytes."""
+    draft = f"{path}.part"
+    os.close(os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o600))
+    target = sqlite3.connect(draft, isolation_level=None)
+    try:
+        connection.backup(target, pages=1024, progress=lambda *_: between())
+        target.execute("PRAGMA journal_mode = DELETE").fetchall()  # one file, nothing beside it
+        verdict = target.execute("PRAGMA quick_check(1)").fetchone()[0]
+    finally:
+        target.close()
+    if verdict != "ok":
+        raise StoreDown(f"the copy is damaged ({verdict})")
+    os.replace(draft, path)
+
+
+def open_reader(path: str) -> sqlite3.Connection:
+    """A connection that only reads, beside a running server or without one. Raises StoreDown or StoreDamaged."""
+    try:
+        connection = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", BUSY, uri=True, isolation_level=None)
+        connection.execute("SELECT v FROM meta").fetchall()
+    except sqlite3.DatabaseError as fault:
+        raise _explained(path, fault) from None
+    return connection
+
+
+def free(path: str) -> int:
+    """Bytes left on the disk that holds `path`."""
+    folder = os.path.dirname(path) or "."
+    if hasattr(os, "statvfs"):
+        disk = os.statvfs(folder)
+        return disk.f_bavail * disk.f_frsize
+    import shutil  # Windows
+
+    return shutil.disk_usage(folder).free
+
+
+def log_size(path: str) -> int:
+    """Bytes of the write-ahead log."""
+    try:
+        return os.path.getsize(f"{path}-wal")
+    except OSError:
+        return 0
+
+
+def _explained(path: str, fault: sqlite3.DatabaseError) -> StoreDamaged | StoreDown:
+    """What a person should read about it."""
+    code = getattr(fault, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xff
+    if code in PASSING:
+        return StoreDown(f"{path} cannot be opened now ({fault})")
+    damaged = (f"is damaged ({fault}): move it, its -wal and its -shm away together and restore a backup; delete "
+               f"{path}.id only to begin anew")
+    return StoreDamaged(f"{path} {ADVICE.get(code, damaged)}")
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _migrate(connection: sqlite3.Connection, path: str, point: Callable[[str], None]) -> str:
+    """Bring the schema up to date, each step whole or not at all; the database's id."""
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if tables and "meta" not in tables:
+        raise StoreDamaged(f"{path} is not a minibot database: name another file in DATABASE_URL")
+    meta = dict(connection.execute("SELECT k, v FROM meta").fetchall()) if tables else {}
+    version = int(meta.get("schema", 0))
+    if version > len(MIGRATIONS):
+        raise StoreDamaged(f"{path} was written by a newer minibot (schema {version}): update minibot")
+    for number, script in enumerate(MIGRATIONS[version:], version + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        for word, meaning in DIALECT.items():
+            script = script.replace(word, meaning)
+        for statement in script.split(";"):
+            connection.execute(statement)
+        connection.execute("INSERT INTO meta VALUES ('schema', ?) ON CONFLICT (k) DO UPDATE SET v = excluded.v",
+                           (str(number),))
+        point("migrate:commit")
+        connection.execute("COMMIT")
+        point("migrate:committed")
+    if version < len(MIGRATIONS):
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # the main file alone tells whose it is
+    return str(connection.execute("SELECT v FROM meta WHERE k = 'database'").fetchone()[0])

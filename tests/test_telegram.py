@@ -32,7 +32,6 @@ US = Me("7000000001", "Mini_Test_Bot")
 OWN = Path(__file__).parent / "payloads" / "telegram"
 PAYLOADS = json.loads((OWN / "manifest.json").read_text())
 SHARED = Path(os.environ.get("MINIBOT_SHARED") or "/nonexistent") / "platforms"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="MINIBOT_SHARED is not set")
 
 
 def one(update: Any, me: Me = US) -> Any:
@@ -462,7 +461,7 @@ REACTIONS: list[tuple[str, Any]] = [  # the beginning of the wanted action -> do
 ]
 
 
-@needs_shared
+@pytest.mark.shared
 def test_every_stored_payload_gets_its_reaction() -> None:
     payloads = shared_payloads()
     assert len(payloads) > 100
@@ -472,7 +471,7 @@ def test_every_stored_payload_gets_its_reaction() -> None:
         assert shows(event), (payload["file"], payload["action"], event)
 
 
-@needs_shared
+@pytest.mark.shared
 def test_every_stored_group_message_is_answered_once_it_replies_to_us() -> None:
     for payload in shared_payloads():
         if payload["action"].startswith("GROUP"):
@@ -482,7 +481,7 @@ def test_every_stored_group_message_is_answered_once_it_replies_to_us() -> None:
             assert event.kind == ("unsupported" if "CANNOT-READ" in payload["action"] else "ask"), payload["file"]
 
 
-@needs_shared
+@pytest.mark.shared
 def test_every_call_is_one_of_the_machine_readable_api() -> None:
     api = json.loads((SHARED / "telegram-bot-api-10.1.json").read_text())
     kinds = {"Integer": int, "String": str, "Boolean": bool}

@@ -71,9 +71,7 @@ def _message(message: Object, event: str, me: Me) -> Event:
             text += f"\n[something came with this that cannot be seen here: {notice}]"
         if reply and not media:
             media = tuple(found for found in _media(reply)[0] if found.kind == "image")
-    sender = block(message.get("from"))
-    if ident(sender.get("id")) in STAND_INS:
-        sender = block(message.get("sender_chat")) or sender
+    sender = block(message.get("sender_chat")) or block(message.get("from"))  # whom a stand-in stands for
     name = clean_name(" ".join(map(words, map(sender.get, ("first_name", "last_name", "title")))))
     return Inbound(
         "telegram", me.account, _place(message, chat), event, kind, text, notice if kind == "unsupported" else "",

@@ -202,6 +202,7 @@ class FakeWorld:
         self.stopped = threading.Event()
         self._local = threading.local()
         self._connections: set[socket.socket] = set()
+        self._clients: list[http.client.HTTPConnection] = []
         threading.Thread(target=self._accept, daemon=True).start()
         threading.Thread(target=self._post_reports, daemon=True).start()
 
@@ -237,6 +238,8 @@ class FakeWorld:
             self.changed.notify_all()
             for connection in self._connections:
                 _shut(connection)
+        for client in self._clients:
+            client.close()
 
     # What the platforms post
 
@@ -254,6 +257,7 @@ class FakeWorld:
                 fresh = True
                 connection = http.client.HTTPConnection(urlsplit(self.bot_url).netloc, timeout=30)
                 self._local.connection, self._local.to = connection, self.bot_url
+                self._clients.append(connection)
             try:
                 connection.request(method, path, body, dict(headers or {}))
                 reply = connection.getresponse()

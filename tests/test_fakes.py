@@ -22,6 +22,7 @@ import pytest
 
 from minibot.desk.simulator import Answered, Fault, mismatch
 from minibot.desk.simulator_html import HtmlFault, parse_html
+from tests.botprocess import BotProcess
 from tests.fakes import SECRETS, FakeWorld
 from tests.platforms import Graph, Telegram, batch, edit, forged, unsend
 
@@ -627,3 +628,11 @@ def test_a_voice_note_is_heard_under_a_name_the_model_accepts(world: FakeWorld,
             "Content-Type": "multipart/form-data; boundary=b", "Authorization": f"Bearer {SECRETS['AI_API_KEY']}"})
         reply = connection.getresponse()
         assert (reply.status, b"spoken words, 4 bytes" in reply.read()) == (status, status == 200)
+
+
+def test_a_secret_in_anything_a_bot_leaves_behind_is_noticed(world: FakeWorld, tmp_path: Path) -> None:
+    bot = BotProcess(world, tmp_path, start=False)
+    bot.check_secrets()
+    bot.log_file.write_text(f"POST /bot{TOKEN}/getMe", "utf-8")
+    with pytest.raises(AssertionError, match="TELEGRAM_BOT_TOKEN in bot.log"):
+        bot.check_secrets()

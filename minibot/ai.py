@@ -144,12 +144,11 @@ class OpenAiModel:
 
     def _adapted(self, fault: Fault, prompt: list[Said], body: dict[str, Any]) -> list[Said] | None:
         """What to ask instead; each time there is less to leave out. A parameter is left out from now on."""
-        named = {name for name in body if re.search(rf"""['"`]{name}['"`]|supplied: {name}\b""", fault.text)}
         if fault.code == "too_long":
             half = (len(prompt) // 2 + 1) // 2 * 2  # even, so that a person's words still come first
             return prompt[half:] if half else None
-        if named - {"model", "messages"} and fault.status in (400, 422):
-            self._dropped |= named
+        if fault.refused & body.keys() and fault.status in (400, 422):
+            self._dropped |= fault.refused & body.keys()
             return prompt
         blind = fault.status in (400, 415, 422) or fault.status >= 500 and not self._official
         if blind and any(item.images for item in prompt):

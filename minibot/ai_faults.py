@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from minibot.errors import AiFailed, AiRemedy
@@ -39,21 +38,24 @@ _MEANING: Mapping[str | int, Row] = {
     **dict.fromkeys(("model_not_found", 404), _MODEL), **dict.fromkeys(("invalid_api_key", 401), _KEY),
     403: (GIVE_UP, "forbidden", "the model's maker does not serve this key, project or country"),
     429: (WAIT, "rate_limited", "the model's server asks for patience"), **dict.fromkeys((408, 409, 425), _DOWN),
-    "APITimeoutError": TIMEOUT, "JSONDecodeError": NOT_JSON, "UnsupportedProtocol": _BROKEN,
-    "LocalProtocolError": _BROKEN, "ConnectError": (WAIT, "unreachable", "no connection to the model's server"),
+    "APITimeoutError": TIMEOUT, "JSONDecodeError": NOT_JSON, "UnicodeDecodeError": NOT_JSON,
+    "UnsupportedProtocol": _BROKEN, "LocalProtocolError": _BROKEN,
+    "ConnectError": (WAIT, "unreachable", "no connection to the model's server"),
     "APIConnectionError": (WAIT, "unreachable", "the connection to the model's server broke"),
     "ModuleNotFoundError": (GIVE_UP, "no_sdk", "the openai package is missing or broken: pip install openai"),
 }
+DROPPABLE = ("max_tokens", "max_completion_tokens", "store", "safety_identifier")
 _TOO_LONG = re.compile(r"context (length|window|size)|maximum context|(prompt|input) is too long")
 
 
 class Fault(AiFailed):
-    """A row come true. `text` is what the server said: for recognising, never for showing."""
+    """A row come true. `refused`: the parameters that the server does not want."""
 
-    def __init__(self, row: Row, status: int = 0, text: str = "", wait: float | None = None, **words: object) -> None:
+    def __init__(self, row: Row, status: int = 0, refused: frozenset[str] = frozenset(), wait: float | None = None,
+                 **words: object) -> None:
         remedy, code, help = row
         super().__init__(remedy, code.format(status=status), help=help.format(**words), retry_after=wait)
-        self.status, self.text = status, text
+        self.status, self.refused = status, refused
 
 
 def explain(error: Exception, **words: object) -> Fault:
@@ -73,7 +75,8 @@ def rejected(status: int, error: Any, fields: Any = {}, **words: object) -> Faul
     row = _MEANING.get(code) or _MEANING.get(kind) or _MEANING.get(status) or (_DOWN if status >= 500 else _OTHER)
     if row is _OTHER:
         row = _LONG if _TOO_LONG.search(text) else _MODEL if param == "model" else _OTHER
-    return Fault(row, status, text, retry_after(fields), named=re.sub(r"[^\w ]", "", " ".join(names))[:80], **words)
+    refused = frozenset(name for name in DROPPABLE if re.search(rf"""['"`]{name}['"`]|supplied: {name}\b""", text))
+    return Fault(row, status, refused, retry_after(fields), named=re.sub(r"[^\w ]", "", " ".join(names))[:80], **words)
 
 
 def retry_after(fields: Mapping[str, str]) -> float | None:
@@ -81,6 +84,8 @@ def retry_after(fields: Mapping[str, str]) -> float | None:
 
     Strict, because float() takes "nan", "1_0" and Arabic digits; a date counts from the answer's own Date.
     """
+    from email.utils import parsedate_to_datetime  # 10 ms that the start does not need
+
     try:
         given = fields.get("retry-after-ms") or fields["retry-after"]
         if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", given):
@@ -102,8 +107,8 @@ def read_answer(found: Any, **words: object) -> tuple[str, int, int]:
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(str(_at(part, "text") or "") for part in content)
-    # Local reasoning models think aloud.
-    text = re.sub(r"^\s*<think>.*?(</think>|\Z)", "", str(content or ""), flags=re.DOTALL).strip()
+    text = content if isinstance(content, str) else ""
+    text = re.sub(r"^\s*<think>.*?(</think>|\Z)", "", text, flags=re.DOTALL).strip()  # local reasoning models
     if not text:
         raise Fault(_CONTENT if message.get("refusal") or ending == "content_filter" else _EMPTY)
     tokens_in, tokens_out = (count if isinstance(count := _at(found, "usage", name), int) else 0

@@ -81,10 +81,10 @@ class Caller:
         return reply
 
     async def download(self, call: Call, hosts: tuple[str, ...], origins: tuple[str, ...], limit: int,
-                       resolve: media.Resolve | None = None) -> bytes:
+                       resolve: media.Resolve = media.addresses) -> bytes:
         """The bytes behind `call`, at most `limit`, under the policy of `media.py`. Raises NoAnswer, SendFailed."""
         content: bytes = await self._pool("media").submit(
-            lambda: media.fetch(self._opener.perform, call, hosts, origins, limit, resolve))
+            lambda: media.fetch(self._opener.perform, self._clock, call, hosts, origins, limit, resolve))
         return content
 
     def warm(self) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from urllib.parse import urljoin, urlsplit
 
 from minibot.errors import NoAnswer, Remedy, SendFailed
@@ -23,6 +23,7 @@ Address = tuple[str, int]
 Resolve = Callable[[str, int], list[str]]  # (host, port) -> addresses, best first; raises OSError
 
 REDIRECTS = 3
+_UNICAST = ip_network("2000::/3")
 _MAGIC = tuple((re.compile(pattern, re.DOTALL), mime) for pattern, mime in (
     (rb"\xff\xd8\xff", "image/jpeg"),
     (rb"\x89PNG\r\n\x1a\n", "image/png"),
@@ -42,14 +43,14 @@ def sniff(content: bytes) -> str:
     return next((mime for magic, mime in _MAGIC if magic.match(content)), "")
 
 
-def fetch(perform: Callable[[Call, Callable[[Address], Address] | None], Reply], call: Call, hosts: tuple[str, ...],
-          origins: tuple[str, ...], limit: int, resolve: Resolve | None = None) -> bytes:
-    """What lies behind `call`, at most `limit` bytes. Blocks: for a worker thread.
+def fetch(perform: Callable[[Call, Callable[[Address], Address] | None], Reply], clock: Callable[[], float],
+          call: Call, hosts: tuple[str, ...], origins: tuple[str, ...], limit: int, resolve: Resolve) -> bytes:
+    """What lies behind `call`, at most `limit` bytes, in call.timeout over all hops. Blocks: for a worker thread.
 
     `hosts` holds "host" or ".suffix", `origins` "scheme://host:port". Raises NoAnswer for passing faults, else
     SendFailed with the status as its code, or host, address, redirects.
     """
-    call = replace(call, max_bytes=limit)
+    call, deadline = replace(call, max_bytes=limit), clock() + call.timeout
     for _ in range(1 + REDIRECTS):
         trusted = call.url.startswith(tuple(f"{origin}/" for origin in origins))
         # A plain name, no user, no other port: two parsers cannot differ over what is asked.
@@ -57,7 +58,7 @@ def fetch(perform: Callable[[Call, Callable[[Address], Address] | None], Reply],
         if not trusted and not (name and any(
                 name[1] == host or host.startswith(".") and name[1].endswith(host) for host in hosts)):
             raise SendFailed(Remedy.REFUSED, "host", help="not a host where the platform keeps its media")
-        reply = perform(call, None if trusted else lambda address: _public(address, resolve or addresses))
+        reply = perform(call, None if trusted else lambda address: _public(address, resolve))
         if 200 <= reply.status < 300:
             return reply.body
         if reply.status in (408, 425, 429) or reply.status >= 500:
@@ -66,7 +67,8 @@ def fetch(perform: Callable[[Call, Callable[[Address], Address] | None], Reply],
             raise SendFailed(Remedy.REFUSED, str(reply.status))
         url = urljoin(call.url, reply.fields.get("location", ""))
         same = urlsplit(url)[:2] == urlsplit(call.url)[:2]
-        call, origins = replace(call, url=url, fields=call.fields if same else {}), origins if trusted else ()
+        call = replace(call, url=url, fields=call.fields if same else {}, timeout=deadline - clock())
+        origins = origins if trusted else ()
     raise SendFailed(Remedy.REFUSED, "redirects")
 
 
@@ -81,7 +83,8 @@ def _public(address: Address, resolve: Resolve) -> Address:
     """The address to connect to, if every one that the name has is plainly public."""
     found = resolve(*address)
     for ip in map(ip_address, found):
-        # is_reserved holds NAT64, is_private Teredo; 6to4 is "global" before Python 3.13.
-        if not ip.is_global or ip.is_multicast or ip.is_reserved or getattr(ip, "sixtofour", None):
+        # NAT64, site-local and others outside 2000::/3 count as global; so does 6to4 before Python 3.13.
+        bridge = ip.version == 6 and (ip not in _UNICAST or ip.sixtofour)
+        if not ip.is_global or ip.is_multicast or bridge:
             raise SendFailed(Remedy.REFUSED, "address", help=f"{address[0]} leads to an address that is not public")
     return found[0], address[1]

@@ -305,7 +305,7 @@ def check(value: Any, shape: Any) -> None:
 
 @pytest.mark.parametrize("call, method", CALLS, ids=lambda value: value if isinstance(value, str) else "")
 def test_every_call_has_the_parameters_it_may_have(call: Call, method: str) -> None:
-    assert call.url.endswith(f"/{method}") and call.name == f"telegram:{method}" and call.method == "POST"
+    assert call.url.endswith(f"/{method}") and call.name == f"telegram {method}" and call.method == "POST"
     check(body(call), METHODS[method])
 
 

@@ -56,7 +56,7 @@ def channel(settings: Settings) -> Channel:
         call=partial(_send, settings), judge=judge, group_gap=1.0, looks_up=False,
         typing=partial(_typing, settings), typing_every=4.0,  # the sign lasts five seconds
         media=lambda media: ask("getFile", file_id=media.ref), located=partial(_located, settings),
-        download=lambda url: Call("telegram:download", "GET", url, timeout=60.0, max_bytes=LIMIT),
+        download=lambda url: Call("telegram download", "GET", url, timeout=60.0, max_bytes=LIMIT),
         media_hosts=("api.telegram.org",), media_origins=(settings.telegram_api_url,),
         whoami=ask("getMe"), named=lambda reply: Me(account, words(result(reply).get("username"))),
         acknowledge=lambda query: ask("answerCallbackQuery", callback_query_id=query))
@@ -64,7 +64,7 @@ def channel(settings: Settings) -> Channel:
 
 def request(settings: Settings, method: str, **parameters: object) -> Call:
     """Any method of the Bot API, its parameters as JSON; read the reply with `result`."""
-    return Call(f"telegram:{method}", "POST", f"{settings.telegram_api_url}/bot{_token(settings)}/{method}",
+    return Call(f"telegram {method}", "POST", f"{settings.telegram_api_url}/bot{_token(settings)}/{method}",
                 {"Content-Type": "application/json"}, json.dumps(parameters).encode())
 
 

@@ -83,8 +83,8 @@ class Database:
     clock: int  # the last time that `maintain` was told
     filed: int = 0  # messages up to this id are entered under their conversations
     skip_locked: str = ""  # what a claim adds so that instances do not wait for each other
-    known: dict[tuple[str, ...], tuple[int, int]] = field(default_factory=dict)
-    # ... (platform, account, chat, alias) -> (conversation, paused until): saves the door a look-up a message.
+    known: dict[tuple[str, ...], tuple[int, int, str]] = field(default_factory=dict)
+    # ... (platform, account, chat) -> (conversation, paused until, alias): saves the door a look-up a message.
     # Whatever changes an address, a pause or a block empties it, and so does a transaction that fails.
 
     def one(self, sql: str, *values: object) -> Any:

@@ -28,8 +28,8 @@ def same_chat(db: Database, platform: str, account: str, chat: str, alias: str =
         ORDER BY CASE WHEN chat = ? THEN 0 ELSE 1 END, id""", *here, *here, chat)
 
 
-def find(db: Database, platform: str, account: str, chat: str, alias: str, now: int) -> tuple[int, int]:
-    """(conversation, paused until), made if need be; learns the alias, and that who writes is not blocked."""
+def find(db: Database, platform: str, account: str, chat: str, alias: str, now: int) -> tuple[int, int, str]:
+    """(conversation, paused until, alias), made if need be; learns the alias, and that who writes is not blocked."""
     rows = same_chat(db, platform, account, chat, alias)
     for row in rows[1:]:
         absorb(db, rows[0][0], row[0], now)
@@ -44,7 +44,7 @@ def find(db: Database, platform: str, account: str, chat: str, alias: str, now: 
                conversation, platform, account, chat, alias or None)
     if len(db.known) >= MOST_KNOWN:
         db.known.clear()
-    entry = db.known[platform, account, chat, alias] = conversation, max((row[3] for row in rows), default=0)
+    entry = db.known[platform, account, chat] = conversation, max((row[3] for row in rows), default=0), alias
     return entry
 
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
-from minibot.model import Event, Inbound, Odd
+from minibot.model import Event, Inbound, Media, Odd
 from minibot.store.schema import DAY, Database
 from minibot.store.sql_chat import find
 from minibot.store.sql_events import ACTIONS
@@ -34,44 +35,49 @@ def accept(db: Database, batch: Sequence[tuple[Sequence[Event], int]]) -> list[A
     """Store what several webhooks brought, each with its time, in the order given."""
     rows: list[tuple[Any, ...]] = []
     known: set[int] = set()
-    spans: list[tuple[int, int, list[int]]] = []
+    spans: list[tuple[int, int, tuple[int, ...]]] = []
     stored = 0
     for events, now in batch:
-        start, woken = len(rows), list[int]()
+        start, woken = len(rows), tuple[int, ...]()
         for event in events:
-            chat = db.known.get(event[:3] + event[9:10]) if isinstance(event, Inbound) else None
-            if chat is None:
-                known |= _insert(db, rows[stored:])  # what follows may merge conversations: no row may be in the air
-                stored = len(rows)
+            chat = db.known.get(event[:3]) if isinstance(event, Inbound) else None
+            if chat is not None and isinstance(event, Inbound) and event.alias in ("", chat[2]):
+                rows.append(_row(db, event, chat, now))
+                continue
+            known |= _insert(db, rows[stored:])  # what follows may merge conversations: no row may be in the air
+            stored = len(rows)
             if isinstance(event, Inbound):
-                chat = chat or find(db, event.platform, event.account, event.chat, event.alias, now)
-                rows.append(_row(db, event, *chat, now))
+                chat = find(db, event.platform, event.account, event.chat, event.alias, now)
+                rows.append(_row(db, event, chat, now))
             elif isinstance(event, Odd):
                 rows.append(_unreadable(db, event, now))
             elif type(event) in ACTIONS:
-                woken.append(ACTIONS[type(event)](db, event, now))
+                woken += ACTIONS[type(event)](db, event, now),
         spans.append((start, len(rows), woken))
     known |= _insert(db, rows[stored:])
     return [_accepted(rows[start:end], known, woken) for start, end, woken in spans]
 
 
-def _accepted(rows: list[tuple[Any, ...]], known: set[int], woken: list[int]) -> Accepted:
+def _accepted(rows: list[tuple[Any, ...]], known: set[int], woken: tuple[int, ...]) -> Accepted:
     fresh = [row for row in rows if row[0] not in known] if known else rows
-    due = [row[1] for row in fresh if row[20] is None] + list(filter(None, woken))
-    return Accepted(len(fresh), len(rows) - len(fresh), tuple(dict.fromkeys(due)))
+    due = [row[1] for row in fresh if row[20] is None] + [number for number in woken if number]
+    return Accepted(len(fresh), len(rows) - len(fresh), tuple(dict.fromkeys(due)) if due else ())
 
 
-def _row(db: Database, event: Inbound, conversation: int, paused_until: int, now: int) -> tuple[Any, ...]:
-    sent_at = event.sent_at if now - PAST <= event.sent_at <= now + FUTURE else now
-    outcome = None
+def _row(db: Database, event: Inbound, chat: tuple[int, int, str], now: int) -> tuple[Any, ...]:
+    sent_at, media, outcome = event[11], event[12], None
+    if not now - PAST <= sent_at <= now + FUTURE:
+        sent_at = now
     if now - sent_at > WINDOW:
         outcome = "window_closed"
-    elif paused_until > now and event.kind in ("ask", "unsupported"):  # commands work in a pause too
+    elif chat[1] > now and event[4] in ("ask", "unsupported"):  # commands work in a pause too
         outcome = "paused"
-    media = json.dumps([[item.kind, item.ref, item.url, item.mime, item.size] for item in event.media]
-                       ) if event.media else ""
-    return (db.new_id(), conversation, f"{event[0]}:{event[1]}:{event[3]}", event[2], *event[4:11], sent_at, media,
-            *event[13:], now, outcome)
+    return (db.new_id(), chat[0], f"{event[0]}:{event[1]}:{event[3]}", event[2], *event[4:11], sent_at,
+            _media(media) if media else "", *event[13:], now, outcome)
+
+
+def _media(media: tuple[Media, ...]) -> str:
+    return json.dumps([[item.kind, item.ref, item.url, item.mime, item.size] for item in media])
 
 
 def _unreadable(db: Database, event: Odd, now: int) -> tuple[Any, ...]:
@@ -86,7 +92,7 @@ def _insert(db: Database, rows: list[tuple[Any, ...]]) -> set[int]:
     added = at = 0
     while at < len(rows):
         size = next(size for size in INSERT if size <= len(rows) - at)
-        added += db.execute(INSERT[size], [value for row in rows[at:at + size] for value in row]).rowcount
+        added += db.execute(INSERT[size], list(chain.from_iterable(rows[at:at + size]))).rowcount
         at += size
     if added == len(rows):
         return set()

@@ -121,7 +121,8 @@ class SqliteStore:
                 except queue.Empty:
                     jobs = []
                 self._round(jobs + self._queued())
-                self._tidy(quiet=not jobs)
+                if self._open:
+                    self._tidy(quiet=not jobs)
         except BaseException:  # whatever it was: without this thread no webhook is ever answered again
             log.critical("the database thread cannot go on", exc_info=True)
             self._die()

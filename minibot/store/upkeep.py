@@ -55,12 +55,13 @@ def _retain(db: Database, oldest: int) -> None:
                   int(done), STEP)
     old = list(takewhile(lambda row: row[2] < oldest and row[3] is not None, rows))
     if old:
-        last = old[-1][0]
+        chats = [(conversation, oldest) for conversation in {row[1] for row in old}]
         _blank(db, [(row[0],) for row in old])
         db.executemany("DELETE FROM history WHERE conversation = ? AND id = ?", [(row[1], row[0]) for row in old])
-        db.executemany("DELETE FROM turn WHERE conversation = ? AND id <= ?", [(row[1], last) for row in old])
-        db.run(f"DELETE FROM part WHERE id <= ? AND NOT ({LIVE})", last)
-        db.run("UPDATE meta SET v = ? WHERE k = 'retained'", str(last))
+        db.executemany(f"DELETE FROM part WHERE NOT ({LIVE}) AND turn IN (SELECT id FROM turn WHERE conversation = ? "
+                       "AND created_at < ?)", chats)
+        db.executemany("DELETE FROM turn WHERE conversation = ? AND created_at < ?", chats)
+        db.run("UPDATE meta SET v = ? WHERE k = 'retained'", str(old[-1][0]))
 
 
 def erase(db: Database, conversation: int) -> None:

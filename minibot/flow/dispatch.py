@@ -21,7 +21,7 @@ log = logging.getLogger("minibot.dispatch")
 LANES = 128
 LEASE = 20_000  # ms; renewed after a third of it
 LONGEST_SLEEP = 1.0  # seconds; another instance's work is found by looking
-MODEL_GRACE, SEND_GRACE = 5.0, 8.0  # seconds after a stop: a cut model call costs nothing, a cut send may repeat
+MODEL_GRACE, SEND_GRACE = 3.0, 8.0  # seconds after a stop: a cut model call costs nothing, a cut send may repeat
 
 
 class Dispatcher:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import os
 import re
 import statistics
@@ -55,7 +56,7 @@ def wrk(port: int, secret: str, connections: int, seconds: float, core: str) -> 
     with tempfile.NamedTemporaryFile("w", suffix=".lua", delete=False) as file:
         file.write(script)
     try:
-        shown = subprocess.run(["taskset", "-c", core, "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s",
+        shown = subprocess.run(["taskset", "-c", core, "wrk", "-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s",
                                 "-s", file.name, f"http://127.0.0.1:{port}"],
                                capture_output=True, text=True, check=True)
     finally:

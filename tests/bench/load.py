@@ -25,21 +25,21 @@ local head = { ["Content-Type"] = "application/json", ["X-Telegram-Bot-Api-Secre
 request = function()
   id = id + 1
   local chat = 100000 + id %% %d
-  local body = string.format('%s', id, id %% 100000, chat, chat)
+  local body = string.format('%s', id, id %% 100000, chat, chat, id)
   return wrk.format("POST", "/telegram/webhook", head, body)
 end
 """
 FILLER = "Could you tell me whether the shop is open on Sunday, and from when? I would come by train. " * 2
 BODY = ('{"update_id":%d,"message":{"message_id":%d,"from":{"id":%d,"is_bot":false,"first_name":"Anna",'
         '"last_name":"Bench","username":"anna_bench","language_code":"en"},"chat":{"id":%d,"first_name":"Anna",'
-        '"last_name":"Bench","username":"anna_bench","type":"private"},"date":DATE,"text":"' + FILLER + '"}}')
+        '"last_name":"Bench","username":"anna_bench","type":"private"},"date":DATE,"text":"%d: ' + FILLER + '"}}')
 
 
 def body(chat: int, text: str = "") -> bytes:
     """One update as bytes."""
     number = next(IDS)
-    update = (BODY % (number, number % 100000, chat, chat)).replace("DATE", str(int(time.time())))
-    return (update.replace(FILLER, text) if text else update).encode()
+    update = (BODY % (number, number % 100000, chat, chat, number)).replace("DATE", str(int(time.time())))
+    return (update.replace(f"{number}: {FILLER}", text) if text else update).encode()
 
 
 def request(chat: int, secret: str, text: str = "") -> bytes:

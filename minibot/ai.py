@@ -15,7 +15,9 @@ import hmac
 import logging
 import re
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -28,7 +30,8 @@ log = logging.getLogger("minibot.ai")
 Result = TypeVar("Result")
 
 OPENAI = "https://api.openai.com/v1"
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS, IDLE_SECONDS = 10.0, 60.0
+LANES = 8  # connection pools: each call looks at all idle connections of its pool, 100 in one double its cost
 IMAGE_TOKENS = 1000  # more than detail "low" costs
 UNSAID = "What is in this picture?"
 UNSEEN = "[a picture that this model cannot see]"
@@ -96,7 +99,8 @@ class OpenAiModel:
         self._settings, self._clock = settings, clock
         self._official = urlsplit(settings.openai_base_url or OPENAI).hostname == "api.openai.com"
         self._dropped: set[str] = set()  # parameters that this server refused
-        self._client: asyncio.Future[Any] | None = None
+        self._clients: asyncio.Future[list[Any]] | None = None
+        self._busy: Counter[Any] = Counter()  # calls in flight by client
 
     async def warm(self) -> None:
         try:
@@ -105,8 +109,9 @@ class OpenAiModel:
             log.error("the model cannot be used: %s", explain(error))
 
     async def close(self) -> None:
-        if self._client and self._client.done() and not self._client.exception():
-            await self._client.result().close()
+        if self._clients and self._clients.done() and not self._clients.exception():
+            for client in self._clients.result():
+                await client.close()
 
     async def answer(self, said: Sequence[Said], person: str) -> Answer:
         begun, prompt = self._clock(), fit(said, self._settings)
@@ -168,14 +173,19 @@ class OpenAiModel:
             body |= {name: value for name, value in own.items() if name not in self._dropped}
         return body
 
-    async def _ready(self) -> Any:
-        if not self._client or (self._client.done() and self._client.exception()):
-            self._client = asyncio.ensure_future(asyncio.to_thread(_connect, self._settings))
-        return await asyncio.shield(self._client)  # whoever gives up waiting must not end it for the others
+    async def _ready(self) -> list[Any]:
+        if not self._clients or (self._clients.done() and self._clients.exception()):
+            self._clients = asyncio.ensure_future(asyncio.to_thread(_connect, self._settings))
+        return await asyncio.shield(self._clients)  # whoever gives up waiting must not end it for the others
 
     async def _post(self, path: str, body: dict[str, Any], key: str, **more: Any) -> Any:
         try:
-            return await (await self._ready()).post(path, cast_to=object, body=body, **more)
+            client = min(await self._ready(), key=lambda one: self._busy[one])  # the first, where all are idle
+            self._busy[client] += 1
+            try:
+                return await client.post(path, cast_to=object, body=body, **more)
+            finally:
+                self._busy[client] -= 1
         except Exception as error:  # the SDK's own and what it lets through of json, ssl, anyio: the table knows
             fault = explain(error, key=key, model=body["model"])
         raise fault  # out here: no traceback leads to the SDK's error, which may show the key
@@ -188,16 +198,19 @@ def _message(item: Said) -> dict[str, Any]:
     return {"role": item.role, "content": content}
 
 
-def _connect(settings: Settings) -> Any:
-    """The SDK's client; in a thread, as importing it takes half a second."""
+def _connect(settings: Settings) -> list[Any]:
+    """The SDK's clients; in a thread, as importing it takes half a second."""
     import openai
 
-    client = openai.AsyncOpenAI(
+    with suppress(AttributeError):  # a private name; people write again after more than its 5 seconds
+        openai._constants.DEFAULT_CONNECTION_LIMITS.keepalive_expiry = IDLE_SECONDS
+    clients = [openai.AsyncOpenAI(
         api_key=settings.ai_api_key.reveal() or "none",  # local servers want none, the SDK insists
         base_url=settings.openai_base_url or OPENAI, max_retries=0,
-        timeout=openai.Timeout(settings.ai_timeout_seconds, connect=CONNECT_SECONDS))
-    client.organization = client.project = None  # what a forgotten environment would add to every request
-    client._custom_headers = {}
+        timeout=openai.Timeout(settings.ai_timeout_seconds, connect=CONNECT_SECONDS)) for _ in range(LANES)]
+    for client in clients:  # what a forgotten environment would add to every request
+        client.organization = client.project = None
+        client._custom_headers = {}
     for name in ("openai", "httpx2", "httpcore2"):  # they log URLs at info, and more at debug
         logging.getLogger(name).setLevel(logging.WARNING)
-    return client
+    return clients

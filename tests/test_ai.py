@@ -339,7 +339,7 @@ def test_a_limit_by_the_wrong_name_gets_the_other_name_from_then_on(param: str |
     with FaultServer(refusal(400, "unsupported_parameter", param=param, message=message), completion()) as server:
         model = made(server)
         ask(model)
-        model._client = None
+        model._clients = None
         ask(model)
         limits = [{"max_tokens", "max_completion_tokens"} & visit.json.keys() for visit in server.visits]
     assert limits == [{"max_tokens"}, {"max_completion_tokens"}, {"max_completion_tokens"}]

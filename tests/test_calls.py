@@ -231,6 +231,11 @@ def test_a_request_that_was_written_but_not_answered_is_unsure_within_its_time(c
         assert str(error).startswith("fake.send: ")
 
 
+def test_a_chunk_that_would_be_read_without_end_is_refused_at_once(caller: Caller) -> None:
+    with FaultServer(UNSURE["a chunk of -1"]) as server:
+        assert "IncompleteRead" in str(failure(caller, post(server, timeout=5, max_bytes=1000)))
+
+
 def unlistened() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]

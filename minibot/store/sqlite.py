@@ -79,8 +79,8 @@ class SqliteStore:
             self._lock.close()
             raise
         meta = dict(self._connection.execute("SELECT k, v FROM meta").fetchall())
-        self._top = self._reserved = int(meta["ids"])
-        self._db = Database(self._connection.execute, self._connection.executemany, count(self._top + 1).__next__,
+        self._taken = self._reserved = int(meta["ids"])
+        self._db = Database(self._connection.execute, self._connection.executemany, count(self._reserved + 1).__next__,
                             meta["database"], settings.history_turns, round(settings.human_pause_hours * HOUR),
                             settings.retention_days * DAY, now, int(meta["filed"]))
         self._commits, self._fresh, self._open = 0, True, True
@@ -90,7 +90,7 @@ class SqliteStore:
 
     def accept(self, events: Sequence[Event], now: int) -> asyncio.Future[Accepted]:
         """See `contract.Store`."""
-        return self._ask("accept", lambda db: accept(db, [(events, now)])[0], (events, now))
+        return self._ask("accept", accept, (events, now))
 
     async def backup(self, path: str) -> None:
         """An online copy at `path`, checked. Raises StoreDown if that failed; `path` is then as it was."""
@@ -130,6 +130,18 @@ class SqliteStore:
     def _queued(self) -> list[_Job]:
         return [self._jobs.get_nowait() for _ in range(min(MOST, self._jobs.qsize()))]
 
+    def _between(self) -> None:
+        """In the middle of a backup: the door stays open."""
+        _deliver(self._transact(self._waiting()))
+
+    def _waiting(self) -> list[_Job]:
+        """What is queued, but for what runs outside a transaction."""
+        jobs = self._queued()
+        for job in jobs:
+            if job.bare:
+                self._jobs.put(job)
+        return [job for job in jobs if not job.bare]
+
     def _round(self, jobs: list[_Job]) -> None:
         _deliver(self._transact([job for job in jobs if not job.bare]))
         for job in jobs:
@@ -153,7 +165,8 @@ class SqliteStore:
             except Exception as error:  # our own faults as well: no verb may suffer from another's
                 fault = error
                 self._undo("ROLLBACK", filed)
-                if isinstance(error, sqlite3.OperationalError):  # disk full, locked: it concerns all
+                if isinstance(error, sqlite3.OperationalError):  # disk full, locked: it concerns all, and those
+                    jobs = jobs + self._waiting()  # that came meanwhile have waited long enough as well
                     break
         if getattr(fault, "sqlite_errorcode", 0) in FATAL:
             raise fault
@@ -200,9 +213,11 @@ class SqliteStore:
         self._db.known.clear()
 
     def _commit(self, names: list[str]) -> None:
-        self._top = self._db.new_id()
-        if self._top > self._reserved:
-            self._reserved = self._top + RESERVE
+        newest = self._db.new_id()
+        if "accept" in names:
+            self._taken = newest
+        if newest > self._reserved:
+            self._reserved = newest + RESERVE
             marks = [(str(self._reserved), "ids"), (str(self._db.filed), "filed")]
             self._db.executemany("UPDATE meta SET v = ? WHERE k = ?", marks)
         for name in names:
@@ -215,7 +230,7 @@ class SqliteStore:
 
     def _tidy(self, quiet: bool) -> None:
         """What the door has put off: filing, and copying the log back into the database."""
-        empty, unfiled = self._jobs.empty(), self._top - self._db.filed
+        empty, unfiled = self._jobs.empty(), self._taken - self._db.filed
         if unfiled > 0 and (quiet or unfiled >= FILE_MUST or unfiled >= FILE_AT and empty):
             self._transact([_Job("file", lambda db: file(db, FILE_STEP))])
         elif quiet or self._commits >= CHECKPOINT_AT and empty or sqlite_file.log_size(self._path) > WAL_CAP:
@@ -225,14 +240,6 @@ class SqliteStore:
             except sqlite3.OperationalError as fault:  # the log keeps everything until the next one
                 if fault.sqlite_errorcode in FATAL:
                     raise
-
-    def _between(self) -> None:
-        """In the middle of a backup: the door stays open."""
-        jobs = self._queued()
-        self._round([job for job in jobs if not job.bare])
-        for job in jobs:
-            if job.bare:
-                self._jobs.put(job)
 
     def _shut(self, db: Database) -> None:
         self._open = False

@@ -19,11 +19,8 @@ from minibot.errors import StoreDamaged, StoreDown
 from minibot.store.schema import MIGRATIONS
 
 BUSY = 2.0  # seconds that an outsider may keep the database locked before a verb fails
-ADVICE = {
-    sqlite3.SQLITE_READONLY: "cannot be written: check the owner and permissions of the file and its folder",
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened: its folder must exist and be writable for this user",
-    sqlite3.SQLITE_PERM: "cannot be opened: check the owner and permissions of the file and its folder",
-}
+CLOSED = "cannot be opened for writing: check owner and permissions of the file and of its folder"
+FORBIDDEN = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
 DIALECT = {"{id}": "INTEGER PRIMARY KEY", "{clustered}": " WITHOUT ROWID", "'{name}'": "lower(hex(randomblob(6)))"}
 PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM)
 
@@ -33,7 +30,7 @@ def hold(path: str) -> IO[str]:
     try:
         file = open(f"{path}.lock", "a+", encoding="ascii")
     except OSError as fault:
-        raise StoreDamaged(f"{path} {ADVICE[sqlite3.SQLITE_CANTOPEN]} ({fault.strerror})") from None
+        raise StoreDamaged(f"{path} {CLOSED} ({fault.strerror})") from None
     try:
         _lock(file)
     except OSError:
@@ -72,13 +69,13 @@ def connect(path: str, point: Callable[[str], None]) -> sqlite3.Connection:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # what people write is nobody else's business
     try:
         connection = sqlite3.connect(path, BUSY, isolation_level=None, check_same_thread=False, cached_statements=256)
+        version = _examine(connection, path)
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 0",
                        f"journal_size_limit = {16 << 20}"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
-        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
-        name = _migrate(connection, path, point)
+        connection.execute("BEGIN IMMEDIATE")  # may we write?
+        connection.execute("ROLLBACK")
+        name = _migrate(connection, version, point)
     except sqlite3.DatabaseError as fault:
         raise _explained(path, fault) from None
     if known and known != name:
@@ -137,12 +134,12 @@ def log_size(path: str) -> int:
 
 def _explained(path: str, fault: sqlite3.DatabaseError) -> StoreDamaged | StoreDown:
     """What a person should read about it."""
-    code = getattr(fault, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xff
+    code, words = getattr(fault, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xff, " ".join(str(fault).split())
     if code in PASSING:
-        return StoreDown(f"{path} cannot be opened now ({fault})")
-    damaged = (f"is damaged ({fault}): move it, its -wal and its -shm away together and restore a backup; delete "
+        return StoreDown(f"{path} cannot be opened now ({words})")
+    damaged = (f"is damaged ({words}): move it, its -wal and its -shm away together and restore a backup; delete "
                f"{path}.id only to begin anew")
-    return StoreDamaged(f"{path} {ADVICE.get(code, damaged)}")
+    return StoreDamaged(f"{path} {CLOSED if code in FORBIDDEN else damaged}")
 
 
 def _read(path: str) -> str:
@@ -153,15 +150,22 @@ def _read(path: str) -> str:
         return ""
 
 
-def _migrate(connection: sqlite3.Connection, path: str, point: Callable[[str], None]) -> str:
-    """Bring the schema up to date, each step whole or not at all; the database's id."""
+def _examine(connection: sqlite3.Connection, path: str) -> int:
+    """The number of the schema that is there, 0 for an empty file. Reads only."""
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
     if tables and "meta" not in tables:
         raise StoreDamaged(f"{path} is not a minibot database: name another file in DATABASE_URL")
-    meta = dict(connection.execute("SELECT k, v FROM meta").fetchall()) if tables else {}
-    version = int(meta.get("schema", 0))
+    version = int(connection.execute("SELECT v FROM meta WHERE k = 'schema'").fetchone()[0]) if tables else 0
     if version > len(MIGRATIONS):
         raise StoreDamaged(f"{path} was written by a newer minibot (schema {version}): update minibot")
+    return version
+
+
+def _migrate(connection: sqlite3.Connection, version: int, point: Callable[[str], None]) -> str:
+    """Bring the schema up to date, each step whole or not at all; the database's id."""
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
         connection.execute("BEGIN IMMEDIATE")
         for word, meaning in DIALECT.items():

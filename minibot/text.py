@@ -5,7 +5,7 @@ space at a split, breaks at the best place there is, and needs time linear in th
 A text is split as a list of pieces (a word, the gap before it, how good a place to split that gap is, the marks
 the word wears), so that plain and marked text are split alike.
 
-Next: `markdown.py`, which reads the model's Markdown.
+Next: `markup.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from operator import add, gt
 from typing import NamedTuple
 
 Measure = Callable[[str], int]  # a text's length in the platform's unit; every character counts at least 1
@@ -24,8 +25,7 @@ WORDS = re.compile(r"(\s*+)([^\s。！？；，、：]*+[。！？；，、：]+
 SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’)\]»」』）]*$")
 BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters by category, white on every screen
 FLAGS = "".join(map(chr, range(0x1F1E6, 0x1F200)))  # regional indicators: two make a flag
-JOINED = re.compile("[\u200d\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")  # joiner, skin tones, tags
-LONGEST_WORD = 4000  # a longer one is several pieces, whatever the limit
+SEAM = re.compile("\u200d|.[\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")  # a joiner; before a skin tone or a tag
 
 
 def clean(text: str, limit: int = 65536) -> str:
@@ -36,18 +36,17 @@ def clean(text: str, limit: int = 65536) -> str:
 
 
 def _calm(run: re.Match[str]) -> str:
-    kept, marks = [], 0
+    kept, marks = "", 0
     for character in run[0]:
-        marks = marks + 1 if unicodedata.category(character)[0] == "M" else 0
-        if marks <= 8:
-            kept.append(character)
-    return "".join(kept)
+        marks = (marks + 1) * (unicodedata.category(character)[0] == "M")
+        kept += character * (marks <= 8)
+    return kept
 
 
 def clean_name(text: str) -> str:
     """A person's name for lists and logs: one line of at most 80 characters, no control or invisible ones."""
     line = " ".join(clean(text, 4096).split())
-    return "".join(c for c in line if unicodedata.category(c) not in ("Cc", "Cf", "Zl", "Zp"))[:80].strip()
+    return "".join(c for c in line if unicodedata.category(c) not in ("Cc", "Cf"))[:80].strip()
 
 
 def safe_line(text: str, limit: int = 200) -> str:
@@ -95,20 +94,17 @@ class Flow:
     """Collects text as pieces, none longer than `room`. `gap` and `level` may be set for the next piece."""
 
     def __init__(self, room: int, measure: Measure) -> None:
-        self.room, self.measure = min(room, LONGEST_WORD), measure
-        self.pieces: list[Piece] = []
-        self.gap = ""
-        self.level = PARAGRAPH  # the next piece's gap is no better a place than this
+        self.room, self.measure, self.pieces = room, measure, list[Piece]()
+        self.gap, self.level = "", PARAGRAPH  # of the next piece: its gap is no better a place than `level`
 
     def add(self, text: str, marks: Marks = (), words: re.Pattern[str] = WORDS, level: int = PARAGRAPH) -> None:
         """Append `text`, cut into pieces by `words` (gap, word); gaps inside it are no better than `level`."""
         body = text.rstrip()
-        links = [mark for mark in marks if mark.kind == "link"]
         for gap, word in words.findall(body):
             last = self.pieces[-1] if self.pieces else Piece("", "", GLUE)
-            whole = links and links[0] in last.marks
             self.gap += gap
-            self.level = GLUE if whole else max(self.level, _level(self.gap, last.word))
+            linked = marks and any(mark.kind == "link" and mark in last.marks for mark in marks)
+            self.level = GLUE if linked else max(self.level, _level(self.gap, last.word))
             for chunk in _chunks(word, self.room, self.measure):
                 self.pieces.append(Piece(self.gap, chunk, self.level, marks))
                 self.gap, self.level = "", GLUE
@@ -137,40 +133,35 @@ def _chunks(word: str, room: int, measure: Measure) -> Iterator[str]:
 def _inside(text: str, at: int) -> bool:
     """Is `at` between characters that are seen as one? No word has white space, so CR LF needs no care."""
     flags = text[at] in FLAGS and at - len(text[:at].rstrip(FLAGS))
-    return (unicodedata.category(text[at])[0] == "M" or bool(JOINED.match(text[at])) or text[at - 1] == "\u200d"
-            or flags % 2 == 1)
+    return flags % 2 == 1 or unicodedata.category(text[at])[0] == "M" or bool(SEAM.search(text[at - 1:at + 1]))
 
 
-def pack(pieces: Sequence[Piece], limit: int, weight: int,
-         cost: Callable[[Piece, Marks | None], tuple[int, int]]) -> Iterator[Sequence[Piece]]:
-    """Pieces -> parts, each within `limit` and `weight`, split at the best place that fills an eighth of a part.
+def pack(pieces: Sequence[Piece], limits: tuple[int, ...],
+         cost: Callable[[Piece, Marks | None], tuple[int, ...]]) -> Iterator[Sequence[Piece]]:
+    """Pieces -> parts, each within all `limits` (the first is its size), split at the best place there is.
 
-    `cost(piece, marks before it)` is a piece's (size, weight); None instead of marks: it begins a part.
+    A part without anything to see is left out. A place that fills less than an eighth of a part is taken only where
+    a link or a word would be broken otherwise.
+    `cost(piece, marks before it)` is what a piece adds, one number a limit; None for marks: it begins a part.
     """
     start = 0
     while start < len(pieces):
-        best: dict[tuple[bool, bool, int], int] = {}
-        size = heavy = 0
-        for at in range(start, len(pieces)):
-            piece = pieces[at]
+        best, used, end = dict[tuple[bool, bool, int], int](), (0,) * len(limits), len(pieces)
+        for at in range(start, end):
             if at > start:
-                best[piece.level == GLUE, size < limit // 8, piece.level] = at
-            more, load = cost(piece, pieces[at - 1].marks if at > start else None)
-            size, heavy = size + more, heavy + load
-            if (size > limit or heavy > weight) and at > start:
+                best[pieces[at].level == GLUE, used[0] < limits[0] // 8, pieces[at].level] = at
+            used = tuple(map(add, used, cost(pieces[at], pieces[at - 1].marks if at > start else None)))
+            if at > start and any(map(gt, used, limits)):
+                end = best[min(best)]
                 break
-        else:
-            yield pieces[start:]
-            return
-        yield pieces[start:best[min(best)]]
-        start = best[min(best)]
+        if any(visible(piece.word) for piece in pieces[start:end]):
+            yield pieces[start:end]
+        start = end
 
 
 def cut(text: str, limit: int, measure: Measure) -> list[str]:
     """Plain text -> parts of at most `limit` by `measure`, none without anything to see."""
     flow = Flow(limit, measure)
     flow.add(text)
-    parts = pack(flow.pieces, limit, 0, lambda piece, before: (
-        measure(piece.word) + (0 if before is None else measure(piece.gap)), 0))
-    whole = ("".join(piece.gap + piece.word for piece in part)[len(part[0].gap):] for part in parts)
-    return [part for part in whole if visible(part)]
+    parts = pack(flow.pieces, (limit,), lambda piece, before: (measure(piece.gap * (before is not None) + piece.word),))
+    return ["".join(piece.gap + piece.word for piece in part)[len(part[0].gap):] for part in parts]

@@ -17,10 +17,10 @@ NAMES = {"b": "bold", "strong": "bold", "i": "italic", "em": "italic", "u": "und
          "s": "strikethrough", "strike": "strikethrough", "del": "strikethrough", "code": "code", "pre": "pre",
          "a": "text_link", "blockquote": "blockquote", "tg-spoiler": "spoiler", "span": "spoiler",
          "tg-emoji": "custom_emoji", "tg-time": "date_time"}
-USED = {"a": ("href",), "code": ("class",), "span": ("class",), "tg-emoji": ("emoji-id",), "blockquote": ("expandable",),
-        "tg-time": ("unix", "format")}
-ORDER = ("blockquote", "expandable_blockquote", "pre", "code", "text_link", "text_mention", "bold", "italic", "underline",
-         "strikethrough", "spoiler", "custom_emoji", "date_time")
+USED = {"a": ("href",), "code": ("class",), "span": ("class",), "tg-emoji": ("emoji-id",),
+        "blockquote": ("expandable",), "tg-time": ("unix", "format")}
+ORDER = ("blockquote", "expandable_blockquote", "pre", "code", "text_link", "text_mention", "bold", "italic",
+         "underline", "strikethrough", "spoiler", "custom_emoji", "date_time")
 TIMES = {"t": 2, "T": 4, "d": 8, "D": 16, "w": 32, "W": 32}
 TOKEN = string.ascii_letters + string.digits + ".-"
 SPACE = " \t\r\n\0\v"
@@ -28,7 +28,7 @@ REFERENCE = re.compile(r"&(?:(lt|gt|amp|quot)|#x([0-9a-fA-F]{1,6})|#([0-9]{1,7})
 
 
 class Refused(Exception):
-    """What follows `Bad Request: can't parse entities: ` in the server's answer (or, from `accept`, the limit's text)."""
+    """What follows `Bad Request: can't parse entities: ` in the server's answer; from `accept` a limit's text."""
 
 
 class Tag(NamedTuple):
@@ -210,8 +210,8 @@ def link(url: str) -> str:
     found = re.fullmatch(r"(?i:(https?)://)?([^\s/?#<>\"]+\.[^\s/?#<>\".]+|localhost)(:\d+)?([/?#].*)?", url)
     if not found or re.search(r"\s", url):
         return ""
-    rest = found[4] or ""
-    return f"{(found[1] or 'http').lower()}://{found[2].lower()}{found[3] or ''}{rest if rest[:1] == '/' else '/' + rest}"
+    path = found[4] if (found[4] or "").startswith("/") else "/" + (found[4] or "")
+    return f"{(found[1] or 'http').lower()}://{found[2].lower()}{found[3] or ''}{path}"
 
 
 def flags(form: str) -> int:

@@ -43,12 +43,13 @@ class Door:
             self.quiet_until = self.loop.time() + 1.0
             log.error(text)
 
-    def make_room(self) -> None:
-        """Close the connection that has been idle longest; if none is, the one that has been sending longest."""
+    def make_room(self) -> bool:
+        """Close the connection that has been idle longest, or has been sending longest if none is; false: no such."""
         sending = (one for one in self.connections if one.state == READY)
         victim = next((one for one in self.connections if one.idle), None) or next(sending, None)
         if victim:
             victim.end()
+        return victim is not None
 
     def hold(self, connection: Connection, held: int) -> None:
         """Account for the octets a connection keeps in memory. Over the sum, the largest unfinished request goes."""

@@ -25,7 +25,7 @@ from minibot.web.wire import Limits
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-ACCEPTED_AT_ONCE = 32  # then the connections already open have their turn
+ACCEPTED_AT_ONCE = 16  # then the connections already open have their turn; fewer than `most` ever is
 
 
 class Server(Door):
@@ -41,7 +41,8 @@ class Server(Door):
     async def start(self, host: str, port: int, ssl: SSLContext | None = None) -> int:
         """Listen; gives the real port, which differs for port 0. Raises OSError."""
         self.loop, self.ssl = asyncio.get_running_loop(), ssl
-        self.most = max(16, min(self.limits.connections, raise_descriptor_limit(self.limits.connections + 1024) - 128))
+        descriptors = raise_descriptor_limit(self.limits.connections + 1024)
+        self.most = max(2 * ACCEPTED_AT_ONCE, min(self.limits.connections, descriptors - 128))
         self.listener = socket.create_server((host, port), backlog=1024,
                                              family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.listener.setblocking(False)
@@ -54,6 +55,7 @@ class Server(Door):
         self.draining = True
         self.loop.remove_reader(self.listener)
         self.listener.close()
+        await asyncio.sleep(0)  # a task that never began could not close its socket
         for task in list(self.arriving):
             task.cancel()
         for one in list(self.connections):
@@ -61,7 +63,7 @@ class Server(Door):
                 one.ended = True
                 one.linger()
         until = self.loop.time() + grace
-        while self.connections and self.loop.time() < until:
+        while (self.connections or self.arriving) and self.loop.time() < until:
             await asyncio.sleep(0.02)
         for one in list(self.connections):
             one.end()
@@ -80,13 +82,13 @@ class Server(Door):
                 arrived, _ = self.listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError as error:  # mostly: no descriptor is left. Free one, and look again a little later
+            except OSError as error:  # no descriptor is left: free one, which takes a turn of the loop
                 self.complain(f"cannot accept connections: {error.strerror}; raise the limit of open files")
                 self.loop.remove_reader(self.listener)
-                self.loop.call_later(0.1, self.listen)
-                return self.make_room()
+                self.loop.call_later(0.0 if self.make_room() else 0.1, self.listen)
+                return
             arrived.setblocking(False)
-            if len(self.arriving) >= self.most:
+            if len(self.arriving) >= self.most:  # handshakes that do not come to an end; the oldest has begun
                 next(iter(self.arriving)).cancel()
             task = self.loop.create_task(self.welcome(arrived))
             self.arriving[task] = None
@@ -117,8 +119,8 @@ def raise_descriptor_limit(wanted: int) -> int:
         return 512
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft == resource.RLIM_INFINITY or soft >= target:
-        return wanted
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft != resource.RLIM_INFINITY and soft < target:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return wanted if soft == resource.RLIM_INFINITY else soft

@@ -102,7 +102,7 @@ class SqliteStore:
             await self._ask("close", self._shut, bare=True)
             self._thread.join()
 
-    def _ask(self, name: str, verb: Callable[[Database], Any], args: tuple[Any, ...] = (), bare: bool = False
+    def _ask(self, name: str, verb: Callable[..., Any], args: tuple[Any, ...] = (), bare: bool = False
              ) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._open:

@@ -361,15 +361,15 @@ def test_an_error_becomes_its_constant_answer_and_the_connection_lives(
     answer = client.read()
     assert (answer.status, answer.body, answer.fields.get("retry-after")) == (status, b"", retry)
     assert client.send(GET).read().status == 200
-    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    errors = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(errors) == (0 if status == 401 else 1)
-    client = open_door(replace(PATIENT, requests=2000), {("POST", "/fail"): fail}).send(post(b"", path=b"/fail") * 999)
+    assert "1234" not in caplog.text and "Traceback" not in caplog.text
 
 
 def test_a_thousand_failures_are_not_a_thousand_lines(open_door: OpenADoor, caplog: pytest.LogCaptureFixture) -> None:
     def fail(request: Request) -> Response:
         return Response(1 // 0)
-    client = open_door(replace(PATIENT, requests=2000), {("POST", "/fail"): fail}).send(post(b"", path=b"/fail") * 1000)
+    client = open_door(replace(PATIENT, requests=2000), {("POST", "/fail"): fail}).send(post(b"", path=b"/fail") * 999)
     assert {client.read().status for _ in range(999)} == {500}
     assert 1 <= len([record for record in caplog.records if record.levelno >= logging.WARNING]) < 30
 

@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from minibot.errors import MinibotError, Refused, StoreDown
+from minibot.logs import Seldom
 from minibot.model import Request, Response
 from minibot.web.routes import Routes, Stream
 from minibot.web.wire import CONTINUE, HEAD, Limits, Parser, render
@@ -35,13 +36,7 @@ class Door:
     def __init__(self, routes: Routes, limits: Limits, trusted_proxy: str) -> None:
         self.routes, self.limits, self.trusted_proxy = routes, limits, trusted_proxy
         self.connections: OrderedDict[Connection, None] = OrderedDict()
-        self.most, self.held, self.date, self.draining, self.quiet_until = limits.connections, 0, "", False, 0.0
-
-    def complain(self, text: str) -> None:
-        """One line of log, and at most one a second."""
-        if self.loop.time() >= self.quiet_until:
-            self.quiet_until = self.loop.time() + 1.0
-            log.error(text)
+        self.most, self.held, self.date, self.draining, self.seldom = limits.connections, 0, "", False, Seldom()
 
     def make_room(self) -> bool:
         """Close the connection that has been idle longest, or has been sending longest if none is; false: no such."""
@@ -173,7 +168,7 @@ class Connection(asyncio.Protocol):
         """The deadline has passed."""
         if self.state == BUSY:
             self.owed = None
-            self.door.complain(f"{self.parser.path}: no answer in {self.limits.answer_time:g} s")
+            self.complain(f"no answer in {self.limits.answer_time:g} s")
             self.give_up(LATER)
         elif self.state == READY and self.parser.begun and not self.clogged:
             self.give_up(refusal(Refused(408, "too slow")))
@@ -218,8 +213,12 @@ class Connection(asyncio.Protocol):
             return Response(error.status, fields=error.fields)
         where = "".join(f" in {frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-1:])
         text = f": {error}" if isinstance(error, MinibotError) else ""
-        self.door.complain(f"{self.parser.path}: {type(error).__name__}{where}{text}")
+        self.complain(f"{type(error).__name__}{where}{text}")
         return LATER if isinstance(error, StoreDown) else Response(500)
+
+    def complain(self, text: str) -> None:
+        """One line a minute for each path."""
+        self.door.seldom.warning(log, self.parser.path, f"{self.parser.path}: {text}")
 
     def answer(self, response: Response) -> None:
         """Send an answer; then the next request may come, or that was the last."""

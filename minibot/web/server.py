@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from minibot.web.connection import STREAMING, Connection, Door
+from minibot.web.connection import STREAMING, Connection, Door, log
 from minibot.web.routes import Routes
 from minibot.web.wire import Limits
 
@@ -83,7 +83,7 @@ class Server(Door):
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:  # no descriptor is left: free one, which takes a turn of the loop
-                self.complain(f"cannot accept connections: {error.strerror}; raise the limit of open files")
+                self.seldom.warning(log, "accept", f"cannot accept: {error.strerror}; raise the limit of open files")
                 self.loop.remove_reader(self.listener)
                 self.loop.call_later(0.0 if self.make_room() else 0.1, self.listen)
                 return

@@ -4,7 +4,7 @@ Not here: calling (`ai.py`). The law: a 200 proves nothing, the shape is checked
 recognise a fault and never shown, because servers quote keys and people. The codes are OpenAI's, and what llama.cpp,
 Ollama, vLLM and Groq really answer; the class names are the SDK's and its HTTP library's.
 
-Next: `web/wire.py`.
+Next: `ai_offline.py`.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ Next: `opener.py`.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
@@ -66,8 +67,8 @@ class Caller:
 
     def __init__(self, *, clock: Callable[[], float], threads: int = 24,
                  point: Callable[[str], None] = lambda name: None) -> None:
-        self._clock, self._threads, self._point = clock, threads, point
-        self._pools: dict[str, _Pool] = {}
+        self._clock, self._point = clock, point
+        self._pools: defaultdict[str, _Pool] = defaultdict(lambda: _Pool(threads))
 
     @cached_property
     def _opener(self) -> Opener:
@@ -77,13 +78,13 @@ class Caller:
 
     async def perform(self, call: Call, pool: str) -> Reply:
         """Carry out `call` in a thread of `pool`. Any status is a Reply. Raises NoAnswer."""
-        reply: Reply = await self._pool(pool).submit(lambda: self._opener.perform(call))
+        reply: Reply = await self._pools[pool].submit(lambda: self._opener.perform(call))
         return reply
 
     async def download(self, call: Call, hosts: tuple[str, ...], origins: tuple[str, ...], limit: int,
                        resolve: media.Resolve = media.addresses) -> bytes:
         """The bytes behind `call`, at most `limit`, under the policy of `media.py`. Raises NoAnswer, SendFailed."""
-        content: bytes = await self._pool("media").submit(
+        content: bytes = await self._pools["media"].submit(
             lambda: media.fetch(self._opener.perform, self._clock, call, hosts, origins, limit, resolve))
         return content
 
@@ -98,6 +99,3 @@ class Caller:
                 pool.jobs.put(None)
         if self._pools:
             self._opener.close()
-
-    def _pool(self, name: str) -> _Pool:
-        return self._pools.get(name) or self._pools.setdefault(name, _Pool(self._threads))

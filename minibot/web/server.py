@@ -59,7 +59,7 @@ class Server(Door):
         for task in list(self.arriving):
             task.cancel()
         for one in list(self.connections):
-            if one.idle or one.state == STREAMING:
+            if one.is_idle() or one.state == STREAMING:
                 one.ended = True
                 one.linger()
         until = self.loop.time() + grace
@@ -111,16 +111,24 @@ class Server(Door):
                 one.expire()
 
 
+def tls(certificate: str, key: str) -> SSLContext:
+    """What `start` needs for HTTPS, from two PEM files: the certificate with its chain, and its key. Raises OSError."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # TLS 1.2 or newer
+    context.load_cert_chain(certificate, key)
+    return context
+
+
 def raise_descriptor_limit(wanted: int) -> int:
     """Raise the limit of open files towards `wanted` where the system has one; gives what it then is."""
     try:
         import resource
     except ImportError:  # Windows: as many sockets as select() takes
         return 512
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < target:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = (limit % 2**64 for limit in limits)  # no limit is -1 on some systems
+    if soft < min(wanted, hard):
         with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return wanted if soft == resource.RLIM_INFINITY else soft
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), limits[1]))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] % 2**64

@@ -319,7 +319,7 @@ def test_an_endpoint_that_does_not_answer_is_answered_for(
     assert (answer.status, answer.fields["retry-after"], answer.fields["connection"]) == (503, "5", "close")
     door.keep(0, Response(200, b"too late"))
     assert client.read_to_end() == b""
-    assert "/later: no answer in" in caplog.text
+    assert "no answer in 0.3 s" in caplog.text
 
 
 def test_a_peer_that_reads_nothing_is_dropped(open_door: OpenADoor) -> None:
@@ -374,10 +374,10 @@ def test_a_thousand_failures_are_not_a_thousand_lines(open_door: OpenADoor, capl
     assert 1 <= len([record for record in caplog.records if record.levelno >= logging.WARNING]) < 30
 
 
-def test_an_answer_that_would_break_its_head_becomes_a_500(open_door: OpenADoor) -> None:
+def test_a_field_of_an_answer_cannot_become_two(open_door: OpenADoor) -> None:
     door = open_door(PATIENT, {("GET", "/split"): lambda request: Response(200, fields=(("X", "a\r\nY: b"),))})
     answer = door.send(b"GET /split HTTP/1.1\r\nHost: a\r\n\r\n").read()
-    assert answer.status == 500 and "y" not in answer.fields
+    assert answer.fields["x"] == "a??Y: b" and "y" not in answer.fields
 
 
 def test_refusals_are_not_logged_above_debug(door: OpenDoor, caplog: pytest.LogCaptureFixture) -> None:

@@ -25,7 +25,7 @@ from minibot.web.wire import CONTINUE, HEAD, Limits, Parser, render
 log = logging.getLogger("minibot.web")
 READY, BUSY, STREAMING, LINGERING = range(4)
 PIPELINED = 16  # requests of one connection before others have their turn
-LATER = Response(503, fields=(("Retry-After", "5"),))
+LATER = (("Retry-After", "5"),)  # seconds
 
 
 class Door:
@@ -35,13 +35,13 @@ class Door:
 
     def __init__(self, routes: Routes, limits: Limits, trusted_proxy: str) -> None:
         self.routes, self.limits, self.trusted_proxy = routes, limits, trusted_proxy
-        self.connections: OrderedDict[Connection, None] = OrderedDict()
         self.most, self.held, self.date, self.draining, self.seldom = limits.connections, 0, "", False, Seldom()
+        self.connections: OrderedDict[Connection, None] = OrderedDict()
 
     def make_room(self) -> bool:
-        """Close the connection that has been idle longest, or has been sending longest if none is; false: no such."""
+        """Close the connection idle longest; if none is idle, the one that has been sending longest. Was there one?"""
         sending = (one for one in self.connections if one.state == READY)
-        victim = next((one for one in self.connections if one.idle), None) or next(sending, None)
+        victim = next((one for one in self.connections if one.is_idle()), None) or next(sending, None)
         if victim:
             victim.end()
         return victim is not None
@@ -53,7 +53,7 @@ class Door:
         if self.held > self.limits.bodies:
             largest = max(self.connections, key=lambda one: (one.state == READY) * one.held)
             if largest.state == READY:
-                largest.give_up(LATER)
+                largest.give_up(503, LATER)
 
 
 class Connection(asyncio.Protocol):
@@ -72,8 +72,7 @@ class Connection(asyncio.Protocol):
         self.owed: asyncio.Future[Response] | None = None
         self.on_end: Callable[[], None] | None = None  # of a stream
 
-    @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Between requests."""
         return self.state == READY and not self.parser.begun
 
@@ -115,29 +114,18 @@ class Connection(asyncio.Protocol):
 
     def advance(self) -> None:
         """Answer what is complete, in order, until an answer is owed, the peer does not read, or others want a turn."""
-        for _ in range(PIPELINED):
-            if self.state != READY or self.clogged:
-                break
+        while self.state == READY and not self.clogged:
             try:
                 request = self.parser.next()
             except Refused as refused:
-                self.answer(refusal(refused))
+                log.debug("refused: %s", refused.reason)
+                self.answer(Response(refused.status, fields=refused.fields))
                 continue
             if request is None:
                 self.await_input()
                 break
             self.serve(request)
-        else:
-            if self.state == READY:
-                self.state, self.deadline = BUSY, math.inf
-                self.loop.call_soon(self.take_turn)
         self.settle()
-
-    def take_turn(self) -> None:
-        """Go on after the others had theirs."""
-        if self.state == BUSY:
-            self.state = READY
-            self.advance()
 
     def settle(self) -> None:
         """Account for the memory; read no more while input piles up that nobody may parse yet."""
@@ -155,34 +143,32 @@ class Connection(asyncio.Protocol):
         if parser.expecting:
             parser.expecting = False
             self.write(CONTINUE)
-        if not parser.begun:
-            return self.linger() if self.ended else None
-        if self.ended:
-            return self.give_up(refusal(Refused(400, "cut short")))
-        if self.in_body is not (parser.stage != HEAD):
-            self.in_body, self.since = parser.stage != HEAD, self.loop.time()
-        body_time = min(limits.body_most, limits.body_time + parser.held / limits.body_rate)
-        self.deadline = self.since + (body_time if self.in_body else limits.head_time)
+        if self.ended or (self.door.draining and not parser.begun):
+            return self.give_up(400) if parser.begun else self.linger()
+        if parser.begun:
+            if self.in_body is not (parser.stage != HEAD):
+                self.in_body, self.since = parser.stage != HEAD, self.loop.time()
+            body_time = min(limits.body_most, limits.body_time + parser.held / limits.body_rate)
+            self.deadline = self.since + (body_time if self.in_body else limits.head_time)
 
     def expire(self) -> None:
         """The deadline has passed."""
         if self.state == BUSY:
-            self.owed = None
-            self.complain(f"no answer in {self.limits.answer_time:g} s")
-            self.give_up(LATER)
+            self.owed, self.parser.persist = None, False
+            self.answer(self.failure(StoreDown(f"no answer in {self.limits.answer_time:g} s")))
         elif self.state == READY and self.parser.begun and not self.clogged:
-            self.give_up(refusal(Refused(408, "too slow")))
+            self.give_up(408)
         else:
             self.end()
 
-    def give_up(self, response: Response) -> None:
-        """Answer a request that did not come to its end, or that nobody answered."""
+    def give_up(self, status: int, fields: tuple[tuple[str, str], ...] = ()) -> None:
+        """Answer a request that did not come to its end."""
         self.parser.persist = False
-        self.answer(response)
+        self.answer(Response(status, fields=fields))
 
     def serve(self, request: Request) -> None:
         """Call the endpoint."""
-        if self.parser.peer == self.door.trusted_proxy:
+        if request.peer == self.door.trusted_proxy:
             hops = b",".join(request.all(b"x-forwarded-for")).rsplit(b",", 1)
             request = request._replace(peer=hops[-1].decode("latin-1").strip())
         self.peer = request.peer
@@ -195,8 +181,7 @@ class Connection(asyncio.Protocol):
         elif isinstance(outcome, Stream):
             self.open_stream(outcome)
         else:
-            self.state, self.owed = BUSY, outcome
-            self.deadline = self.loop.time() + self.limits.answer_time
+            self.state, self.owed, self.deadline = BUSY, outcome, self.loop.time() + self.limits.answer_time
             outcome.add_done_callback(self.answered)
 
     def answered(self, future: asyncio.Future[Response]) -> None:
@@ -212,13 +197,9 @@ class Connection(asyncio.Protocol):
         if isinstance(error, Refused):
             return Response(error.status, fields=error.fields)
         where = "".join(f" in {frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-1:])
-        text = f": {error}" if isinstance(error, MinibotError) else ""
-        self.complain(f"{type(error).__name__}{where}{text}")
-        return LATER if isinstance(error, StoreDown) else Response(500)
-
-    def complain(self, text: str) -> None:
-        """One line a minute for each path."""
-        self.door.seldom.warning(log, self.parser.path, f"{self.parser.path}: {text}")
+        text = type(error).__name__ + where + (f": {error}" if isinstance(error, MinibotError) else "")
+        self.door.seldom.warning(log, self.parser.path, f"{self.parser.path}: {text}")  # one line a minute and path
+        return Response(503, fields=LATER) if isinstance(error, StoreDown) else Response(500)
 
     def answer(self, response: Response) -> None:
         """Send an answer; then the next request may come, or that was the last."""
@@ -226,16 +207,21 @@ class Connection(asyncio.Protocol):
         self.served += 1
         persist = parser.persist and self.served < self.limits.requests and not door.draining
         log.debug("%s %s %.200s %d", self.peer, parser.method, parser.path, response.status)
-        connection = "close" if not persist else "keep-alive" if parser.old else ""
         self.state, self.in_body, self.deadline = READY, None, self.loop.time() + self.limits.idle
-        try:
-            octets = render(response, door.date, connection, bare=parser.method == "HEAD")
-        except ValueError as error:
-            octets = render(self.failure(error), door.date, connection, bare=parser.method == "HEAD")
-        self.write(octets)
+        connection = "close" if not persist else "keep-alive" if parser.old else ""
+        self.write(render(response, door.date, connection, bare=parser.method == "HEAD"))
         if not persist:
             return self.linger()
         door.connections.move_to_end(self)
+        if self.served % PIPELINED == 0:
+            self.state = BUSY
+            self.loop.call_soon(self.take_turn)
+
+    def take_turn(self) -> None:
+        """Go on after the others had theirs."""
+        if self.state == BUSY:
+            self.state = READY
+            self.advance()
 
     def write(self, octets: bytes) -> None:
         """subtle: asyncio logs a warning for each write to a connection that is lost already, a flood."""
@@ -273,9 +259,3 @@ class Connection(asyncio.Protocol):
             return False
         self.write(octets) if octets else self.linger()
         return True
-
-
-def refusal(refused: Refused) -> Response:
-    """The answer to what is no good request."""
-    log.debug("refused: %s", refused.reason)
-    return Response(refused.status, f"{refused.status}\n".encode(), fields=refused.fields)

@@ -115,6 +115,7 @@ CASES: list[tuple[str, str | None, str | None, str | None]] = [
     ("see https://e.org/_a_b_c*d", None, None, None),
     ("- a\n* b\n+ c", "• a\n• b\n• c", "• a\n• b\n• c", "• a\n• b\n• c"), ("1. a\n2) b\n10. c", None, None, None),
     ("- a\n  - **b**\n    more", "• a\n  • <b>b</b>\n    more", "• a\n  • *b*\n    more", "• a\n  • b\n    more"),
+    ("1. [x] a", None, None, None),
     ("x\n- [ ] a\n- [x] b", "x\n☐ a\n☑ b", "x\n☐ a\n☑ b", "x\n☐ a\n☑ b"), ("-x\n-\n1.5", None, None, None),
     ("> a **b**\n> c\n\nd", "<blockquote>a <b>b</b>\nc</blockquote>\n\nd", "> a *b*\n> c\n\nd", "> a b\n> c\n\nd"),
     ("> > a\n>> b", "<blockquote>a\nb</blockquote>", "> a\n> b", "> a\n> b"),
@@ -297,6 +298,7 @@ def test_a_bullet_stays_with_its_words_and_a_heading_with_what_it_heads() -> Non
     for limit in range(64, 128):
         for part in compose(markdown, TELEGRAM, limit, len):
             assert all(re.fullmatch(r"• <b>item \d+</b> has words", line) for line in part.split("\n"))
+    assert compose("- " + "x" * 130, PLAIN, 128, len)[0].startswith("• xxx")
     markdown = "word. " * 18 + "\n\n## Heading\n\nNext paragraph, which is longer than what is left."
     assert compose(markdown, PLAIN, 128, len)[1].startswith("Heading\n\nNext")
 
@@ -310,13 +312,28 @@ def test_marks_are_closed_and_opened_again_where_a_part_ends() -> None:
 
 @pytest.mark.parametrize("markdown", [
     "**a** b " * 1200, "&<>" * 3000, "`&` " * 2500, "🙂&" * 3000,
-    " ".join(f"[a{n}](http://e.org/{'&' * 1900})" for n in range(30)),
+    " ".join(f"[a{n}](http://e.org/{n}{'&' * 1900})" for n in range(30)),
+    "[x](http://e.org/" + "&" * 8000 + ")", "```" + "&" * 9000 + "\nx\n```",
     "[x](http://e.org/" + "é" * 1980 + ") " * 20, "[" + "label " * 2000 + "](http://e.org)",
     "> **" + "語" * 9000 + "**"])
 def test_telegrams_limits_on_bytes_and_entities_are_kept(markdown: str) -> None:
     for part in compose(markdown, TELEGRAM, 4096, utf16):
         text, entities = accept(part)
         assert len(entities) <= 90 and len(part.encode()) <= 32768 and utf16(text) <= 4096
+
+
+def test_a_table_too_large_for_columns_becomes_lines() -> None:
+    wide = compose("a" * 2000 + "|b\n-|-\n" + "1|2\n" * 300, TELEGRAM, 4096, utf16)
+    assert "<pre>" in wide[0] and sum(map(len, wide)) < 6000
+    long = compose("a|**b**\n-|-\n" + "1|2\n" * 2000, TELEGRAM, 4096, utf16)
+    assert long[0].startswith("a | <b>b</b>\n1 | 2") and sum(part.count("1 | 2") for part in long) == 2000
+
+
+def test_a_very_long_answer_is_not_cut() -> None:
+    markdown = "**some** words and " * 20_000
+    for name in DIALECTS:
+        shows = shown(check(markdown, name, 1000), DIALECTS[name][0])
+        assert shows == "somewordsand" * 20_000
 
 
 def test_formatting_costs_no_message_of_its_own() -> None:

@@ -78,6 +78,7 @@ def test_lengths_are_those_of_the_platforms(text: str, units: int, size: int) ->
     ("abcdefghijklmnop", ["abcdefghij", "klmnop"]),  # where nothing else is left
     ("to abcdefghijklmnop", ["to", "abcdefghij", "klmnop"]),
     ("これは長い。そして短い。", ["これは長い。", "そして短い。"]),  # no spaces needed
+    ("「ああ。」いいいいいい", ["「ああ。」", "いいいいいい"]), ("ああ。いい、うううううう", ["ああ。", "いい、うううううう"]),
     ("abcdefgh" + FAMILY, ["abcdefgh", FAMILY]), ("abcdefghi" + FLAG * 2, ["abcdefghi", FLAG * 2]),
     ("a   b\t c d", ["a   b\t c d"]), ("x  \n\n\n  y" + " z" * 9, ["x", "y z z z z", "z z z z z"])])
 def test_text_is_split_at_the_best_place_there_is(text: str, parts: list[str]) -> None:

@@ -602,3 +602,9 @@ def test_over_tls_the_door_is_the_same(open_door: OpenADoor, tmp_path: Path, cap
     assert silent.read_to_end() == b""
     loud = [record.message for record in caplog.records if record.levelno > logging.INFO]
     assert not [line for line in loud if "no answer" not in line]
+
+
+def test_seconds_of_garbage_leave_no_trace() -> None:
+    drill = subprocess.run([sys.executable, "-m", "tests.drill.garbage", "--seconds", "2"], text=True,
+                           cwd=Path(__file__).parent.parent, capture_output=True)
+    assert drill.returncode == 0, drill.stdout + drill.stderr

@@ -15,6 +15,7 @@ import math
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 
 from minibot.errors import MinibotError, Refused, StoreDown
 from minibot.logs import Seldom
@@ -236,7 +237,8 @@ class Connection(asyncio.Protocol):
         if self.ended and not self.transport.is_closing():
             self.transport.close()
         elif self.transport.can_write_eof() and not self.transport.is_closing():
-            self.transport.write_eof()
+            with suppress(OSError):  # the peer has reset the connection already
+                self.transport.write_eof()
         self.settle()
 
     def end(self) -> None:

@@ -23,6 +23,7 @@ from minibot.flow import commands, guard, retry, wording
 from minibot.flow.delivery import deliver, start_typing
 from minibot.flow.kit import Kit
 from minibot.flow.media import Gathered, gather
+from minibot.logs import hop
 from minibot.work import Answer, Finish, Said, Step, Waiting, said
 
 log = logging.getLogger("minibot.conversation")
@@ -52,6 +53,9 @@ class Worker:
 
     async def run(self) -> None:
         """Until the store has released the conversation, or somebody else took it over."""
+        assert self.step is not None
+        hop("claimed", self.step.conversation, number=self.step.conversation.id, part=self.step.part,
+            messages=_ids(self.step.waiting))
         try:
             while self.step is not None:
                 if self.step.part is not None:
@@ -69,6 +73,7 @@ class Worker:
         fate = await deliver(self.kit, step.conversation, part)
         if fate.state != "pending":
             self.kit.counts[self.channel.name, fate.state] += 1
+        hop("settled", step.conversation, part=part, fate=fate)
         gap = self.channel.group_gap if part.reply_to and fate.state == "sent" else 0.0
         step = await self._kept(lambda: store.settle(step.conversation, part.id, fate, self.kit.clock()))
         if gap and step.part is not None:
@@ -105,6 +110,7 @@ class Worker:
             if not self.kit.purse.reserve(step, person, cost):
                 cost = 0
                 return await self._over_budget(step, run)
+            hop("prompt", step.conversation, said=prompt, messages=_ids(run))
             self.asking = asyncio.ensure_future(self.kit.model.answer(prompt, f"{self.channel.name}:{person}"))
             newer = await self._newer(step, run) if joins < JOINS else None
             if newer is None:
@@ -142,6 +148,7 @@ class Worker:
 
     async def _answered(self, step: Step, run: Run, answer: Answer) -> Step:
         outcomes = {item.id: "merged" for item in run[:-1]} | {run[-1].id: "replied"}
+        hop("answer", step.conversation, answer=answer, messages=_ids(run))
         self.kit.breakers["model"].worked()
         self.kit.counts["model", "answered"] += 1
         transcripts = {item.id: self._media.transcripts[item.id] for item in run if item.id in self._media.transcripts}
@@ -171,6 +178,7 @@ class Worker:
             if now >= notice_at:
                 return await self._finish(step, run, Finish({}, noticed=True), wording.PLEASE_WAIT)
             due_at = min(due_at, notice_at)
+        hop("postponed", conversation, why=code, until=due_at, messages=_ids(run))
         await self._kept(lambda: self.kit.store.postpone(conversation, due_at, counted, code, now))
         return None
 
@@ -188,6 +196,8 @@ class Worker:
         finish = replace(finish, parts=tuple(self.channel.compose(says)) if says else (), person=person,
                          expires_at=self._expires(step),
                          reply_to=run[-1].inbound.message_id if person != step.conversation.chat else "")
+        hop("finished", step.conversation, parts=finish.parts, messages=_ids(run), outcomes={
+            item.inbound.message_id: finish.outcomes.get(item.id, "waits") for item in run})
         return await self._kept(lambda: self.kit.store.finish(step.conversation, finish, self.kit.clock()))
 
     async def _kept(self, verb: Callable[[], Awaitable[Result]]) -> Result:
@@ -208,6 +218,10 @@ class Worker:
         spoken = self._media.transcripts.get(item.id)
         inbound = item.inbound if spoken is None else item.inbound._replace(text=spoken)
         return Said("user", said(inbound), self._media.images.get(item.id, ()))
+
+
+def _ids(run: Run) -> list[str]:
+    return [item.inbound.message_id for item in run]
 
 
 def _person(step: Step, run: Run) -> str:

@@ -17,11 +17,11 @@ import asyncio
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from minibot.channels.contract import Channel
 from minibot.errors import Refused, StoreDown, Unreadable
-from minibot.logs import Seldom
+from minibot.logs import Seldom, hop
 from minibot.model import (Acknowledge, Alert, Echo, Erase, Event, Handover, Ignored, Inbound, Me, Odd, Presence,
                            Receipt, Rekey, Request, Response)
 from minibot.store.contract import Store
@@ -94,10 +94,11 @@ class Intake:
         except StoreDown as fault:
             return self._unavailable(fault)
         answer: asyncio.Future[Response] = accepted.get_loop().create_future()
-        accepted.add_done_callback(lambda done: self._answer(channel.name, done, answer))
+        accepted.add_done_callback(lambda done: self._answer(channel.name, stored, done, answer))
         return answer
 
-    def _answer(self, name: str, accepted: asyncio.Future[Accepted], answer: asyncio.Future[Response]) -> None:
+    def _answer(self, name: str, stored: Sequence[Event], accepted: asyncio.Future[Accepted],
+                answer: asyncio.Future[Response]) -> None:
         if answer.cancelled():
             return
         fault = accepted.exception()
@@ -105,6 +106,8 @@ class Intake:
             answer.set_result(self._unavailable(fault))
             return
         result = accepted.result()
+        if isinstance(stored[0], Inbound):
+            hop("accepted", stored[0], new=result.new, known=result.known, event=stored[0])
         self._counts[name, "received"] += result.new
         if result.known:
             self._counts[name, "repeated"] += result.known

@@ -92,11 +92,12 @@ def fit(said: Sequence[Said], settings: Settings) -> list[Said]:
 
 
 class OpenAiModel:
-    """Stateless Chat Completions. `clock` counts seconds."""
+    """Stateless Chat Completions. `clock` counts seconds; `point` is told "call:model:before" and ":after"."""
 
-    def __init__(self, settings: Settings, *, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: Settings, *, clock: Callable[[], float],
+                 point: Callable[[str], None] = lambda name: None) -> None:
         self.name = settings.openai_model
-        self._settings, self._clock = settings, clock
+        self._settings, self._clock, self._point = settings, clock, point
         self._official = urlsplit(settings.openai_base_url or OPENAI).hostname == "api.openai.com"
         self._dropped: set[str] = set()  # parameters that this server refused
         self._clients: asyncio.Future[list[Any]] | None = None
@@ -183,7 +184,10 @@ class OpenAiModel:
             client = min(await self._ready(), key=lambda one: self._busy[one])  # the first, where all are idle
             self._busy[client] += 1
             try:
-                return await client.post(path, cast_to=object, body=body, **more)
+                self._point("call:model:before")
+                found = await client.post(path, cast_to=object, body=body, **more)
+                self._point("call:model:after")
+                return found
             finally:
                 self._busy[client] -= 1
         except Exception as error:  # the SDK's own and what it lets through of json, ssl, anyio: the table knows

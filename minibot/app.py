@@ -72,7 +72,7 @@ class App:
         self.channels = {name: make(settings) for name, make in CHANNELS.items()}
         self.store = SqliteStore(settings, now(), point=point, die=lambda: os._exit(FOUND_DEAD))
         self.caller = Caller(clock=time.monotonic, point=point)
-        self.model: Model = OpenAiModel(settings, clock=time.monotonic)
+        self.model: Model = OpenAiModel(settings, clock=time.monotonic, point=point)
         self.kit = Kit(settings, self.store, self.channels, self.caller, self.model, now, random.random,
                        Purse(settings), {name: Breaker() for name in (*PLATFORMS, "model")}, self.counts)
         self.dispatcher = Dispatcher(self.kit, f"{os.getpid()}")

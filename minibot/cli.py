@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import count
 from typing import NamedTuple
 
 from minibot.config import Settings, load, read_env_file
@@ -84,20 +85,18 @@ def _serve() -> int:
     return serve(loaded, _crash_point(os.environ.get("CRASH_AT", "")))
 
 
-def _crash_point(number: str) -> Callable[[str], None]:
-    """For the crash tests: CRASH_AT=n kills this process hard at the n-th point; without it, nothing."""
-    if not number.isascii() or not number.isdigit():
+def _crash_point(wanted: str) -> Callable[[str], None]:
+    """For the crash tests: CRASH_AT kills this process hard at the n-th point, or at the first one of that name."""
+    if not wanted:
         return lambda name: None
-    left = int(number)
+    number = count(1)
 
-    def count(name: str) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
+    def reach(name: str) -> None:
+        if wanted in (str(next(number)), name):
             print(f"CRASH_AT reached: {name}", file=sys.stderr, flush=True)
             os.kill(os.getpid(), 9)
 
-    return count
+    return reach
 
 
 def _help() -> str:

@@ -1,4 +1,4 @@
-"""`python run.py connect telegram`, against an ngrok agent and a Bot API of our own, over real sockets."""
+"""`python run.py connect`, against an ngrok agent, a Bot API and a Graph of our own, over real sockets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from minibot.config import Settings, load
-from minibot.desk import connect, tunnel
+from minibot.desk import connect, report, tunnel
 from minibot.web.calls import Caller
 
 TOKEN = "7123456789:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw"
@@ -57,6 +57,7 @@ class Fake:
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "LOOK_EVERY", 0.0)
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -85,11 +86,12 @@ def settings(api: Fake, **given: str) -> Settings:
                  **given})[0]
 
 
-def run(loaded: Settings, url: str | None = None, agents: tuple[str, ...] = ()) -> int:
+def run(loaded: Settings, url: str | None = None, agents: tuple[str, ...] = (), names: tuple[str, ...] = ("telegram",)
+        ) -> int:
     async def all_of_it() -> int:
         caller = Caller(clock=time.monotonic)
         try:
-            return await connect.connect_telegram(loaded, caller, url, lambda: NOW, agents)
+            return await connect.connect(loaded, caller, list(names), url, lambda: NOW, agents)
         finally:
             caller.close()
 
@@ -127,13 +129,13 @@ NEW = {"endpoints": [{"name": "default", "uri": "/api/endpoints/default", "url":
 
 def test_an_older_agent_tells_the_https_tunnel_to_our_port(agent: Fake) -> None:
     agent.answers["tunnels"] = 200, OLD
-    assert find(agent.url) == (PUBLIC, "")
+    assert find(agent.url)[:2] == (PUBLIC, "")
     assert agent.asked == [("/api/tunnels", None)]
 
 
 def test_a_newer_agent_is_asked_for_its_endpoints(agent: Fake) -> None:
     agent.answers["endpoints"] = 200, NEW
-    assert find(agent.url) == (PUBLIC, "")
+    assert find(agent.url)[:2] == (PUBLIC, "")
 
 
 def test_a_newer_agent_with_an_empty_old_list_is_asked_for_its_endpoints_too(agent: Fake) -> None:
@@ -164,12 +166,12 @@ def test_the_second_agent_is_asked_where_the_first_leads_elsewhere(agent: Fake) 
 ], ids=repr)
 def test_whatever_else_answers_is_not_believed(agent: Fake, answer: tuple[int, Any], problem: str) -> None:
     agent.answers["tunnels"] = answer
-    url, said = find(agent.url)
+    url, said, _ = find(agent.url)
     assert url == "" and problem in said and "ngrok http 8000" in said and said.isprintable()
 
 
 def test_without_an_agent_the_command_that_starts_one_is_named() -> None:
-    assert find(closed_port()) == ("", "no ngrok runs on this machine; start it with: ngrok http 8000")
+    assert find(closed_port())[:2] == ("", "no ngrok runs on this machine; start it with: ngrok http 8000")
 
 
 @pytest.mark.parametrize("upstream, port", [
@@ -188,8 +190,8 @@ def test_the_webhook_is_registered_with_its_secret_and_nothing_is_dropped(
         api: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = settings(api)
     assert run(loaded, PUBLIC) == 0
-    (path, asked), (path_of_info, _) = api.asked
-    assert path == f"/bot{TOKEN}/setWebhook" and path_of_info == f"/bot{TOKEN}/getWebhookInfo"
+    (first, _), (path, asked), (last, _) = api.asked
+    assert path == f"/bot{TOKEN}/setWebhook" and first == last == f"/bot{TOKEN}/getWebhookInfo"
     assert asked["url"] == HOOK and asked["secret_token"] == loaded.telegram_webhook_secret.reveal()
     assert asked["drop_pending_updates"] is False and "message" in asked["allowed_updates"]
     out, err = capsys.readouterr()
@@ -200,7 +202,7 @@ def test_the_webhook_is_registered_with_its_secret_and_nothing_is_dropped(
 def test_the_address_is_found_from_ngrok(api: Fake, agent: Fake) -> None:
     agent.answers["tunnels"] = 200, OLD
     assert run(settings(api), None, (agent.url,)) == 0
-    assert api.asked[0][1]["url"] == HOOK
+    assert api.asked[1][1]["url"] == HOOK
 
 
 def test_a_named_address_comes_before_the_setting_and_the_setting_before_ngrok(api: Fake, agent: Fake) -> None:
@@ -215,7 +217,7 @@ def test_a_named_address_comes_before_the_setting_and_the_setting_before_ngrok(a
 @pytest.mark.parametrize("written", [PUBLIC + "/", HOOK, HOOK + "/", PUBLIC])
 def test_the_path_may_be_written_or_left_out(api: Fake, written: str) -> None:
     assert run(settings(api), written) == 0
-    assert api.asked[0][1]["url"] == HOOK
+    assert api.asked[1][1]["url"] == HOOK
 
 
 def test_what_waits_and_the_last_error_are_told_in_plain_words(api: Fake, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,7 +233,7 @@ def test_what_waits_and_the_last_error_are_told_in_plain_words(api: Fake, capsys
 @pytest.mark.parametrize("seconds, told", [(0, "a moment"), (1, "1 second"), (41, "41 seconds"), (60, "1 minute"),
                                            (200, "3 minutes"), (7200, "2 hours"), (432000, "5 days"), (-9, "a moment")])
 def test_an_age_is_told_in_its_largest_unit(seconds: int, told: str) -> None:
-    assert connect._age(seconds) == told
+    assert report.age(seconds) == told
 
 
 @pytest.mark.parametrize("info", [{}, {"url": 7, "pending_update_count": "x", "last_error_message": 1},
@@ -268,7 +270,7 @@ def test_a_refusal_of_telegram_is_one_line_with_its_remedy(
 
 
 @pytest.mark.parametrize("url, remedy", [
-    ("http://abc123.ngrok-free.app", "demands https"), ("abc123.ngrok-free.app", "https://abc"), ("", "ngrok http"),
+    ("http://abc123.ngrok-free.app", "demand https"), ("abc123.ngrok-free.app", "https://abc"), ("", "ngrok http"),
     ("https://bot.example.org:8000", "443, 80, 88, 8443"), ("https://u:p@bot.example.org", "no address"),
     ("https://bot.example.org/?x=1", "no address"), ("https://bot\r\n.example", "no address"),
     ("https://", "no address"),
@@ -292,11 +294,13 @@ def test_a_telegram_that_cannot_be_reached_is_one_line(api: Fake, capsys: pytest
     assert err.count("\n") == 1 and "TELEGRAM_API_URL" in err and TOKEN not in err
 
 
-def test_without_a_token_or_with_polling_nothing_is_registered(api: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_token_or_with_polling_nothing_is_registered_and_nothing_dropped(api: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(settings(api, TELEGRAM_BOT_TOKEN=""), PUBLIC) == 1
-    assert "@BotFather" in capsys.readouterr().err
-    assert run(settings(api, TELEGRAM_POLLING="1"), PUBLIC) == 1
-    assert "TELEGRAM_POLLING" in capsys.readouterr().err and api.asked == []
+    assert "@BotFather" in capsys.readouterr().err and api.asked == []
+    api.answers["deleteWebhook"] = 200, {"ok": True, "result": True, "description": "Webhook was deleted"}
+    assert run(settings(api, TELEGRAM_POLLING="1"), "", (closed_port(),)) == 0
+    assert "TELEGRAM_POLLING" in capsys.readouterr().out
+    assert api.asked == [(f"/bot{TOKEN}/deleteWebhook", {"drop_pending_updates": False})]
 
 
 def test_another_program_that_registers_the_same_bot_is_noticed(api: Fake, capsys: pytest.CaptureFixture[str]) -> None:
@@ -315,13 +319,8 @@ def test_arguments_that_make_no_sense_get_the_usage(
     assert capsys.readouterr().err == connect.USAGE + "\n"
 
 
-def test_a_platform_that_is_registered_by_hand_says_where(api: Fake, capsys: pytest.CaptureFixture[str]) -> None:
-    assert connect.main(["whatsapp"], lambda: settings(api)) == 2
-    assert "dashboard" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("arguments", [["telegram", "--url", PUBLIC], [f"--url={PUBLIC}"],
                                        ["--url", PUBLIC, "telegram"]])
 def test_the_command_registers_the_address_it_is_given(arguments: list[str], api: Fake) -> None:
     assert connect.main(arguments, lambda: settings(api)) == 0
-    assert api.asked[0][1]["url"] == HOOK
+    assert api.asked[1][1]["url"] == HOOK

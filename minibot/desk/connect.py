@@ -1,37 +1,43 @@
-"""`python run.py connect telegram`: register the webhook with its secret, then read back what Telegram thinks of it.
+"""`python run.py connect`: register the webhooks at our public address, then read back what the platform has of it.
 
-Not here: the calls themselves (`channels/telegram.py`), finding ngrok (`tunnel.py`). The law: nothing that waits at
-Telegram is dropped; every failure is one line with its remedy; running it twice does no harm. Telegram sends no
-test request when a webhook is set, so what it reports afterwards is the only sign that the address works.
+Not here: the address (`tunnel.py`), Meta's part (`connect_meta.py`), the calls (`channels/telegram.py`). The law:
+nothing that waits at Telegram is dropped; every failure is one line with its remedy; running it twice does no harm.
+Telegram sends no test request when a webhook is set, so what it reports afterwards is the only sign that it works.
 
-Next: `check.py`.
+Next: `connect_meta.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
+import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from urllib.parse import urlsplit
 
 from minibot.channels import telegram
+from minibot.channels.telegram_updates import Object
 from minibot.config import Settings
-from minibot.desk import tunnel
+from minibot.desk import connect_meta, tunnel
+from minibot.desk.connect_meta import Stopped
+from minibot.desk.graph import Graph
+from minibot.desk.report import age, moved
 from minibot.errors import NoAnswer, SendFailed
-from minibot.model import PLATFORMS, Call, Reply
+from minibot.model import PLATFORMS, Call
 from minibot.text import safe_line
 from minibot.web.calls import Caller
 
 PATH = "/telegram/webhook"
-USAGE = "usage: python run.py connect telegram [--url https://your.address]"
-PORTS = ("443", "80", "88", "8443")  # core.telegram.org/bots/api#setwebhook
-ADDRESS = re.compile(r"(https?)://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(?::([0-9]{1,5}))?(?:/[\x21-\x7e]*)?")
+USAGE = "usage: python run.py connect [telegram] [whatsapp] [messenger] [instagram] [--url https://your.address]"
+PORTS = (None, 443, 80, 88, 8443)  # core.telegram.org/bots/api#setwebhook
+LOOKS, LOOK_EVERY = 8, 1.0  # seconds: how long what waits at Telegram may take to arrive
 ADVICE = (  # what Telegram says -> what to do; the first that occurs counts
     ("resolve", "that host is unknown; is the address right, and does ngrok still run?"),
     ("reserved", "that address is not public; use ngrok or a server of your own"),
     ("too many requests", "Telegram takes one registration a second; run it again"),
-    ("401", "the secret was missing; this registration sends it"),
+    ("401", "the secret was missing or another one: python run.py connect telegram registers ours"),
     ("404", "the path is not ours, or ngrok's address has changed"),
     ("403", "something before minibot refuses: a firewall or ngrok's own rules"),
     ("ssl", "the certificate is not valid for that name, or its chain is incomplete"),
@@ -40,107 +46,125 @@ ADVICE = (  # what Telegram says -> what to do; the first that occurs counts
 )
 
 
-class Stopped(Exception):
-    """The registration cannot go on; the text is the line for the operator."""
-
-
 def main(arguments: list[str], settings: Callable[[], Settings]) -> int:
-    """The command. Exit code 0: registered; 1: not, and a line says why; 2: wrong arguments."""
+    """The command. Exit code 0: all registered; 1: something is left, and a line says what; 2: wrong arguments."""
     names, url = _arguments(arguments)
     if names is None:
         print(USAGE, file=sys.stderr)
         return 2
-    by_hand = [name for name in names if name != "telegram"]
-    if by_hand:
-        print(f"connect cannot register {', '.join(by_hand)} yet; enter the webhook in Meta's dashboard, as the README "
-              "says", file=sys.stderr)
-        return 2
-    return asyncio.run(_with_caller(settings(), url))
+    return asyncio.run(_with_caller(settings(), names, url))
 
 
-async def _with_caller(settings: Settings, url: str | None) -> int:
+async def _with_caller(settings: Settings, names: list[str], url: str | None) -> int:
     caller = Caller(clock=time.monotonic)
     try:
-        return await connect_telegram(settings, caller, url, time.time)
+        return await connect(settings, caller, names, url, time.time)
     finally:
         caller.close()
 
 
-async def connect_telegram(settings: Settings, caller: Caller, url: str | None, clock: Callable[[], float],
-                           agents: tuple[str, ...] = tunnel.AGENTS) -> int:
-    """Register the webhook at `url`, PUBLIC_URL or ngrok's address. -> exit code; `clock` gives seconds since 1970."""
-    try:
-        if not settings.telegram_bot_token:
-            raise Stopped("TELEGRAM_BOT_TOKEN: not set; get one from @BotFather and put it into .env")
-        if settings.telegram_polling:
-            raise Stopped("TELEGRAM_POLLING=1: the bot fetches its messages and needs no webhook; set it to 0 for one")
-        address = await _address(settings, caller, url, agents) + PATH
-        await _ask(caller, telegram.set_webhook(settings, address), address)
-        print(f"telegram: the webhook is registered, with its secret\n  address    {address}")
-        return _told(await _ask(caller, telegram.request(settings, "getWebhookInfo"), ""), address, clock())
-    except Stopped as stop:
-        print(f"telegram: {stop}", file=sys.stderr)
-        return 1
+async def connect(settings: Settings, caller: Caller, names: list[str], url: str | None, clock: Callable[[], float],
+                  agents: tuple[str, ...] = tunnel.AGENTS) -> int:
+    """Register the platforms `names` (none: all that have a token). -> exit code; `clock`: seconds since 1970."""
+    left, public = 0, await tunnel.address(settings, caller, settings.port, url, agents)
+    for name in names or settings.platforms or ("telegram",):
+        try:
+            left |= await _platform(name, settings, caller, public, clock)
+        except (Stopped, NoAnswer, SendFailed) as fault:
+            help = fault.help if isinstance(fault, SendFailed) else ""
+            print(f"{name}: {safe_line(help or str(fault), 500)}", file=sys.stderr)
+            left = 1
+    return left
+
+
+async def _platform(name: str, settings: Settings, caller: Caller, public: tunnel.Tunnel, clock: Callable[[], float]
+                    ) -> int:
+    if name == "telegram" and settings.telegram_polling:
+        await _ask(caller, telegram.request(settings, "deleteWebhook", drop_pending_updates=False))
+        print("telegram: TELEGRAM_POLLING=1, so no webhook is registered (any more); nothing that waits is dropped")
+        return 0
+    if not public.url:
+        raise Stopped(public.problem)
+    if name == "telegram":
+        return await connect_telegram(settings, caller, public.url + PATH, clock)
+    graph, url = Graph(settings, caller), f"{public.url}/{name}/webhook"
+    told = await connect_meta.connect(graph, name, url) if graph.app else connect_meta.by_hand(graph, name, url)
+    if graph.product(name).token == "instagram_access_token":
+        told.append(await connect_meta.renew(graph))
+    print("\n".join(told))
+    return int(not graph.app)
+
+
+async def connect_telegram(settings: Settings, caller: Caller, address: str, clock: Callable[[], float]) -> int:
+    """Register `address`, then look until what waits has arrived. -> exit code. Raises Stopped."""
+    if not settings.telegram_bot_token:
+        raise Stopped("TELEGRAM_BOT_TOKEN: not set; get one from @BotFather and put it into .env")
+    if urlsplit(address).port not in PORTS:
+        raise Stopped("Telegram calls only the ports 443, 80, 88, 8443; put a proxy on one of them, or use ngrok")
+    look = telegram.request(settings, "getWebhookInfo")
+    before = await _ask(caller, look)
+    await _ask(caller, _with_certificate(telegram.set_webhook(settings, address), settings.tls_cert))
+    print("\n".join(["telegram: the webhook is registered, with its secret", *moved(before.get("url"), address),
+                     f"  address    {address}"]))
+    for _ in range(LOOKS):
+        info = await _ask(caller, look)
+        fresh = info.get("last_error_date") != before.get("last_error_date")
+        if fresh or not info.get("pending_update_count"):
+            break
+        await asyncio.sleep(LOOK_EVERY)
+    return _told(info, address, clock()) or int(fresh)
+
+
+async def repair(settings: Settings, caller: Caller, port: int) -> str:
+    """Telegram delivers without our secret: if it is to our address, register that with the secret; what was done."""
+    public = await tunnel.address(settings, caller, port)
+    info = await _ask(caller, telegram.request(settings, "getWebhookInfo"))
+    if not public.url or info.get("url") != public.url + PATH:
+        return ""
+    await _ask(caller, _with_certificate(telegram.set_webhook(settings, public.url + PATH), settings.tls_cert))
+    return "telegram: the webhook was registered without our secret; it is registered again, with it"
 
 
 def _arguments(arguments: list[str]) -> tuple[list[str] | None, str | None]:
     """-> (platforms, url); (None, None) where they are not understood."""
-    names, url, rest = [], None, list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if word.startswith("--url="):
-            url = word.removeprefix("--url=")
-        elif word == "--url" and rest:
-            url = rest.pop(0)
-        elif word in PLATFORMS:
-            names.append(word)
-        else:
-            return None, None
-    return names or ["telegram"], url
+    words = " ".join(arguments).replace("--url ", "--url=").split(" ") if arguments else []
+    urls = [word.removeprefix("--url=") for word in words if word.startswith("--url=")]
+    names = [word for word in words if not word.startswith("--url=")]
+    return (names, urls[-1] if urls else None) if {*names} <= {*PLATFORMS} else (None, None)
 
 
-async def _address(settings: Settings, caller: Caller, url: str | None, agents: tuple[str, ...]) -> str:
-    """The public address without our path, from the first source that names one. Raises Stopped."""
-    given = url if url is not None else settings.public_url
-    source = "--url" if url is not None else "PUBLIC_URL"
-    if not given:
-        found = await tunnel.find(caller, settings.port, agents)
-        if not found.url:
-            raise Stopped(f"no public address: {found.problem}; or name one with --url or PUBLIC_URL")
-        given, source = found.url, "ngrok"
-    match = ADDRESS.fullmatch(given)
-    if not match or re.search("[?#@]", given):
-        raise Stopped(f"{source}: {safe_line(given, 80)} is no address; write it like https://abc.ngrok.app")
-    if match[1] != "https":
-        raise Stopped(f"{source}: {given} is plain http, and Telegram demands https; with ngrok take its https address")
-    if match[2] and match[2] not in PORTS:
-        raise Stopped(f"{source}: Telegram calls only the ports {', '.join(PORTS)}, not {match[2]}; put a proxy on one "
-                      "of them, or use ngrok")
-    return given.rstrip("/").removesuffix(PATH)
-
-
-async def _ask(caller: Caller, call: Call, address: str) -> Reply:
-    """Perform `call`; the reply is a good one. Raises Stopped."""
+async def _ask(caller: Caller, call: Call) -> Object:
+    """What `call` gives, if it is a good reply. Raises Stopped."""
     try:
-        reply = await caller.perform(call, "telegram")
-        telegram.result(reply)
-        return reply
+        return telegram.result(await caller.perform(call, "telegram"))
     except NoAnswer as fault:
         raise Stopped(f"{fault}; is this machine online, and is TELEGRAM_API_URL right?") from None
     except SendFailed as fault:
-        advice = f"; {_advice(fault.help)}" if fault.code in ("400", "429") else ""
-        raise Stopped(f"{call.name.split()[-1]} was refused ({fault.code}): {safe_line(fault.help)}{advice}") from None
+        hint = f"; {advice(fault.help)}" if fault.code in ("400", "429") else ""
+        raise Stopped(f"{call.name.split()[-1]} was refused ({fault.code}): {safe_line(fault.help)}{hint}") from None
 
 
-def _told(reply: Reply, address: str, now: float) -> int:
+def _with_certificate(call: Call, path: str) -> Call:
+    """`call` with our certificate as an upload, if nobody else vouches for it: alone in its file, without a chain."""
+    certificate = open(path, "rb").read() if path else b""
+    if certificate.count(b"BEGIN CERTIFICATE") != 1:
+        return call
+    boundary, values = "minibot-certificate", json.loads(call.body).items()
+    form = "".join(f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
+                   f"{value if isinstance(value, str) else json.dumps(value)}\r\n" for name, value in values)
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="certificate"; filename="cert.pem"\r\n\r\n'
+    return replace(call, fields={"Content-Type": f"multipart/form-data; boundary={boundary}"},
+                   body=f"{form}{head}".encode() + certificate + f"\r\n--{boundary}--\r\n".encode())
+
+
+def _told(info: Object, address: str, now: float) -> int:
     """Print getWebhookInfo in plain words. -> exit code"""
-    info = telegram.result(reply)
     registered, waiting = info.get("url"), info.get("pending_update_count")
     print(f"  waiting    {waiting if isinstance(waiting, int) else 0} at Telegram; nothing is dropped")
     said, since = info.get("last_error_message"), info.get("last_error_date")
     if isinstance(said, str) and said:
-        age = f"{_age(now - since)} ago" if isinstance(since, (int, float)) else "at an unknown time"
-        print(f"  last error {age}: {safe_line(said)}\n             {_advice(said)}")
+        past = f"{age(now - since)} ago" if isinstance(since, (int, float)) else "at an unknown time"
+        print(f"  last error {past}: {safe_line(said)}\n             {advice(said)}")
     if registered != address:
         print(f"telegram: it reports another address, {safe_line(str(registered or 'none'))}; does a second program "
               "register this bot? Stop it and run this again", file=sys.stderr)
@@ -148,13 +172,6 @@ def _told(reply: Reply, address: str, now: float) -> int:
     return 0
 
 
-def _advice(said: str) -> str:
+def advice(said: str) -> str:
+    """What to do about an error that Telegram had with our address."""
     return next(advice for words, advice in ADVICE if words in said.lower())
-
-
-def _age(seconds: float) -> str:
-    """A span in the largest unit that fits: "41 seconds", "3 minutes", "2 hours", "5 days"."""
-    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}{'' if seconds < 1.5 * size else 's'}"
-    return "a moment"

@@ -1,4 +1,4 @@
-"""The public address of this machine, as ngrok's local agent tells it.
+"""The public address of this machine: as it was named, else as ngrok's local agent tells it.
 
 Not here: starting ngrok, registering the address (`connect.py`). The law: only what reads as the agent's own JSON
 counts, since any program may sit on its port; only an https tunnel that leads to our port is ours. Facts: agents
@@ -13,38 +13,59 @@ import json
 import re
 from typing import Any, NamedTuple
 
+from minibot.config import Settings
 from minibot.errors import NoAnswer
-from minibot.model import Call
+from minibot.model import PLATFORMS, Call
 from minibot.text import safe_line
 from minibot.web.calls import Caller
 
 AGENTS = ("http://127.0.0.1:4040", "http://127.0.0.1:4041")  # a second agent takes the next port
 LISTS = ("/api/tunnels", "/api/endpoints")
-PATIENCE = 2.0  # seconds for one question; the agent is on this machine
+PATIENCE = 1.0  # seconds for one question; the agent is on this machine
+ADDRESS = re.compile(r"(https?)://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(?::([0-9]{1,5}))?(?:/[\x21-\x7e]*)?")
+OUR_PATH = re.compile(f"/({'|'.join(PLATFORMS)})/webhook$")
 PUBLIC = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 UPSTREAM = re.compile(r"([0-9]{1,5})|(?:(https?)://)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])?(?::([0-9]{1,5}))?/?")
 
 
 class Tunnel(NamedTuple):
-    """The address the world uses, or "" and why there is none, with what to do."""
+    """The address the world uses and who named it, or "" and why there is none, with what to do."""
 
     url: str
     problem: str = ""
+    source: str = "ngrok"
+
+
+async def address(settings: Settings, caller: Caller, port: int, named: str | None = None,
+                  agents: tuple[str, ...] = AGENTS) -> Tunnel:
+    """The public address: `named` (--url), else PUBLIC_URL, else what ngrok's agents tell of `port`. Never raises."""
+    given, source = (named, "--url") if named is not None else (settings.public_url, "PUBLIC_URL")
+    if not given:
+        found = await find(caller, port, agents)
+        problem = f"no public address: {found.problem}; or name one with --url or PUBLIC_URL"
+        return found if found.url else found._replace(problem=problem)
+    if not (match := ADDRESS.fullmatch(given)) or re.search("[?#@]", given):
+        return Tunnel("", f"{source}: {safe_line(given, 80)} is no address; write it like https://abc.ngrok.app")
+    if match[1] != "https":
+        return Tunnel("", f"{source}: {given} is plain http, and the platforms demand https; with ngrok take its https "
+                          "address")
+    return Tunnel(OUR_PATH.sub("", given.rstrip("/")), "", source)
 
 
 async def find(caller: Caller, port: int, agents: tuple[str, ...] = AGENTS) -> Tunnel:
-    """Ask the agents for an https tunnel to `port`. Never raises; takes a few seconds at most."""
+    """Ask the agents for an https tunnel to `port`. Never raises; takes two seconds at most."""
     found = Tunnel("", f"no ngrok runs on this machine; start it with: ngrok http {port}")
-    for question in [agent + path for agent in agents for path in LISTS]:
-        try:
-            reply = await caller.perform(Call("ngrok", "GET", question, timeout=PATIENCE), "ngrok")
-        except NoAnswer:
-            continue
-        listed = tunnels(reply.body) if reply.status == 200 else None
-        if listed is not None:
-            found = choose(listed, port)
-        if found.url:
-            break
+    for agent in agents:
+        for path in LISTS:
+            try:
+                reply = await caller.perform(Call("ngrok", "GET", agent + path, timeout=PATIENCE), "ngrok")
+            except NoAnswer:
+                break  # nobody there, or somebody else who does not speak HTTP
+            listed = tunnels(reply.body) if reply.status == 200 else None
+            if listed is not None:
+                found = choose(listed, port)
+            if found.url:
+                return found
     return found
 
 

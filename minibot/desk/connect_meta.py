@@ -1,0 +1,93 @@
+"""`connect` for WhatsApp, Messenger and Instagram: subscribe the app, subscribe the account, read both back.
+
+Not here: finding our address (`tunnel.py`), asking Graph (`graph.py`). The law: fields that somebody else subscribed
+stay; what was registered before is named; without the app's id and secret nothing is tried and the exact clicks are
+told; running it twice does no harm. A renewed token is written only where the old one stood, and never shown.
+
+Next: `check.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from minibot.desk.graph import APP, Graph, names
+from minibot.desk.report import moved
+from minibot.errors import MinibotError, SendFailed
+from minibot.text import safe_line
+
+CLICKS = {  # the menu of the app's dashboard that leads to the webhook
+    "whatsapp": "WhatsApp > Configuration > Webhook > Edit",
+    "messenger": "Messenger > Settings > Webhooks > Add Callback URL",
+    "instagram": "Instagram > Webhooks > Add Callback URL",
+}
+VERIFICATION = "Meta called the address and did not get its challenge back: minibot must run now, with this .env " \
+    "(VERIFY_TOKEN), and be reachable there; python run.py check tells"
+FOLDERS = (Path("."), Path(__file__).parents[2])  # where `.env` is looked for
+
+
+class Stopped(MinibotError):
+    """The registration cannot go on; the text is the line for the operator."""
+
+
+def by_hand(graph: Graph, platform: str, url: str) -> list[str]:
+    """The clicks in the app's dashboard, in order; README.md shows the same."""
+    return [f"{platform}: {APP} are not both set, so you do this at developers.facebook.com, while minibot runs",
+            f"  open       {CLICKS[platform]}", f"  address    {url}", "  token      the word from VERIFY_TOKEN in .env",
+            f"  fields     {', '.join(graph.product(platform).fields)}"]
+
+
+async def connect(graph: Graph, platform: str, url: str) -> list[str]:
+    """Register `url` for `platform`; the lines that tell of it. Raises Stopped, NoAnswer, SendFailed."""
+    settings, product = graph.settings, graph.product(platform)
+    if missing := settings.missing(platform):
+        raise Stopped(f"missing in .env: {', '.join(missing)}")
+    before = (await graph.subscriptions()).get(product.object, {})
+    fields = dict.fromkeys((*product.fields, *names(before.get("fields"))))
+    try:
+        await graph.ask("subscriptions", f"{settings.meta_app_id}/subscriptions", "", {
+            "object": product.object, "callback_url": url, "verify_token": settings.verify_token.reveal(),
+            "fields": ",".join(fields), "include_values": True})
+    except SendFailed as fault:
+        raise (Stopped(VERIFICATION) if "2200" in fault.code else fault) from None
+    after = (await graph.subscriptions()).get(product.object, {})
+    if after.get("callback_url") != url or not after.get("active"):
+        raise Stopped(f"Meta reports {safe_line(str(after.get('callback_url')))} and not our address; does a second "
+                      "program register this app? Stop it and run this again")
+    await _subscribe(graph, platform)
+    return [f"{platform}: the webhook is registered, and the account sends the app its messages",
+            *moved(before.get("callback_url"), url), f"  address    {url}", f"  fields     {', '.join(product.fields)}"]
+
+
+async def _subscribe(graph: Graph, platform: str) -> None:
+    """Let the account (WABA, Page, Instagram account) send its messages to the app, and see that it does."""
+    product, account = graph.product(platform), await graph.account(platform)
+    if not account:
+        raise Stopped("META_WABA_ID: not set, and the token does not name the account; WhatsApp > API Setup shows it")
+    before, _ = await graph.subscribed(platform, account)
+    fields = dict.fromkeys((*product.account_fields, *(before or ()))) if product.account_fields else ()
+    await graph.ask("subscribed_apps", f"{account}/subscribed_apps", product.token,
+                    {"subscribed_fields": ",".join(fields)} if fields else {})
+    after, _ = await graph.subscribed(platform, account)
+    if after is None or not {*product.account_fields} <= {*after}:
+        raise Stopped("the account does not send the app its messages; is META_APP_ID the app that made the token?")
+
+
+async def renew(graph: Graph, folders: tuple[Path, ...] = FOLDERS) -> str:
+    """Make a token of Instagram Login good for 60 more days, in the `.env` that holds it; a line that tells."""
+    old = graph.settings.instagram_access_token.reveal()
+    path = next((file for folder in folders if (file := folder / ".env").is_file()
+                 and old.encode() in file.read_bytes()), None)
+    if not path:
+        return "  token      not renewed: .env, where the new one would go, does not hold INSTAGRAM_ACCESS_TOKEN"
+    question = f"refresh_access_token?grant_type=ig_refresh_token&access_token={old}"
+    found = await graph.ask("renewal", question, "instagram_access_token")
+    new, seconds = found.get("access_token"), found.get("expires_in")
+    if not isinstance(new, str) or not new.isalnum() or not isinstance(seconds, int):
+        return "  token      not renewed: Meta's answer holds no token"
+    draft = path.with_name(".env.part")
+    with open(os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, path.stat().st_mode & 0o777), "wb") as opened:
+        opened.write(path.read_bytes().replace(old.encode(), new.encode()))
+    os.replace(draft, path)
+    return f"  token      renewed for {seconds // 86400} days" + ("; start minibot again" if new != old else "")

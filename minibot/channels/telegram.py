@@ -12,6 +12,7 @@ from __future__ import annotations
 import hmac
 import json
 import re
+from dataclasses import replace
 from functools import partial
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ from minibot.text import clean, utf16
 from minibot.work import Conversation, Part
 
 TEXT_LIMIT = 4000  # UTF-16 units; the server counts 4096 code points after parsing, which this always satisfies
+POLL = 50  # seconds, the longest that Telegram's server waits
 UPDATES = ("message", "my_chat_member", "callback_query")
 MENU = {"start": "Say hello", "help": "What I can do", "ask": "Ask me something, in a group",
         "reset": "Start a new conversation", "human": "Ask for a person", "bot": "Bring me back",
@@ -59,7 +61,8 @@ def channel(settings: Settings) -> Channel:
         download=lambda url: Call("telegram download", "GET", url, timeout=60.0, max_bytes=LIMIT),
         media_hosts=("api.telegram.org",), media_origins=(settings.telegram_api_url,),
         whoami=ask("getMe"), named=lambda reply: Me(account, words(result(reply).get("username"))),
-        acknowledge=lambda query: ask("answerCallbackQuery", callback_query_id=query))
+        acknowledge=lambda query: ask("answerCallbackQuery", callback_query_id=query),
+        fetch=partial(_fetch, settings) if settings.telegram_polling else None, fetched=_fetched)
 
 
 def request(settings: Settings, method: str, **parameters: object) -> Call:
@@ -102,6 +105,20 @@ def judge(reply: Reply) -> str:
     if not message_id:
         raise SendFailed(Remedy.UNSURE, str(reply.status), help="sent, but without a message id")
     return message_id
+
+
+def _fetch(settings: Settings, offset: int) -> Call:
+    """Ask for what came since `offset`; Telegram holds the question for POLL seconds until there is something."""
+    call = request(settings, "getUpdates", offset=offset, timeout=POLL, allowed_updates=UPDATES)
+    return replace(call, timeout=POLL + 15.0, max_bytes=8 << 20)
+
+
+def _fetched(reply: Reply) -> list[tuple[int, bytes]]:
+    """The numbered updates of an answer, each as a webhook's body. Raises SendFailed."""
+    result(reply)
+    listed = read_json(reply.body).get("result")
+    return [(item["update_id"], json.dumps(item).encode()) for item in (listed if isinstance(listed, list) else [])
+            if isinstance(item, dict) and type(item.get("update_id")) is int]
 
 
 def _verify(settings: Settings, request: Request) -> None:

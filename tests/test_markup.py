@@ -235,7 +235,7 @@ def check(markdown: str, name: str, limit: int) -> list[str]:
 @pytest.mark.parametrize("name", DIALECTS)
 def test_random_documents_are_accepted_whole_within_every_limit(name: str) -> None:
     dialect = DIALECTS[name][0]
-    for seed in range(1000 if name == "telegram" else 400):
+    for seed in range(1000 if name == "telegram" else 250):
         markdown = random_document(seed)
         whole, split = check(markdown, name, 4096), check(markdown, name, (64, 100, 333, 1000)[seed % 4])
         everything = shown(whole, dialect)
@@ -330,10 +330,10 @@ def test_a_table_too_large_for_columns_becomes_lines() -> None:
 
 
 def test_a_very_long_answer_is_not_cut() -> None:
-    markdown = "**some** words and " * 20_000
+    markdown = "**some** words and " * 5_000
     for name in DIALECTS:
         shows = shown(check(markdown, name, 1000), DIALECTS[name][0])
-        assert shows == "somewordsand" * 20_000
+        assert shows == "somewordsand" * 5_000
 
 
 def test_formatting_costs_no_message_of_its_own() -> None:
@@ -349,10 +349,10 @@ def test_formatting_costs_no_message_of_its_own() -> None:
     "<http:", "> ", "> a\n", "# ", "- ", "- a\n", "|", "|-|\n", "a|b\n-|-\n", "*a ", "**a ", "_a ", "**`", "a*b_c~~d`",
     "\\", "&", "http://a_", "```\n", "~~~\n", "\n", " ", "a\n", "é", "[x](http://("])
 def test_hostile_repetition_takes_linear_time(unit: str) -> None:
-    markdown = (unit * 200_000)[:40_000 if len(unit) > 1 else 200_000]  # quadratic time would take minutes
+    markdown = (unit * 200_000)[:20_000 if len(unit) > 1 else 200_000]  # quadratic time would take minutes
     for part in compose(markdown, TELEGRAM, 4096, utf16):
         assert units(part) <= 32768
-    compose("a`b" + unit * 2000 + " " * 100_000 + "c", WHATSAPP, 4096, len)
+    compose("a`b" + unit * 1000 + " " * 100_000 + "c", WHATSAPP, 4096, len)
 
 
 @pytest.mark.parametrize(("markdown", "plain"), [

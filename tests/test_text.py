@@ -99,7 +99,7 @@ def test_a_cluster_longer_than_the_limit_is_split_all_the_same() -> None:
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_no_part_is_too_long_or_empty_and_nothing_is_lost(measure: Callable[[str], int]) -> None:
-    for seed in range(700):
+    for seed in range(400):
         text = random_text(seed)
         limit = random.Random(seed).choice([16, 33, 64, 100, 1000, 4096])
         parts = cut(text, limit, measure)
@@ -140,5 +140,5 @@ def test_words_are_broken_only_where_no_other_place_is_left() -> None:
 
 def test_splitting_takes_time_linear_in_the_text() -> None:
     for unit in ("a", " ", "a ", ". ", "\n", "a\n\n", "。", "\u0301", "🇩", "\u200d", "!", FAMILY, "e\u0301 "):
-        parts = cut(unit * (100_000 // len(unit)), 1000, octets)  # quadratic time would take minutes
+        parts = cut(unit * (60_000 // len(unit)), 1000, octets)  # quadratic time would take minutes
         assert all(octets(part) <= 1000 for part in parts)

@@ -13,16 +13,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from minibot.model import Inbound, Media
-from minibot.store.schema import Database
+from minibot.store.schema import DAY, FIELDS, Database
 from minibot.work import Conversation, Said, Step, Usage, Waiting, said
 
 MOST_WAITING = 100  # messages in one step; the rest comes with the next
-MINUTE, DAY = 60_000, 86_400_000
+MINUTE = 60_000
 PACE = 2_000  # ms: who answers faster than this, in the same few words again and again, is a machine
 SHORT = 200  # characters
-MESSAGE = ("i.event, i.kind, i.text, i.notice, i.person, i.name, i.alias, i.message_id, i.sent_at, i.media, "
-           "i.forwarded, i.quoted, i.quotes, i.album, i.phone, i.username, i.chat, i.id, i.received_at, i.turn, "
-           "i.outcome")
+MESSAGE = "i." + FIELDS.replace(", ", ", i.") + ", i.turn"
 
 
 def step(db: Database, held: Conversation, now: int) -> Step:
@@ -31,49 +29,54 @@ def step(db: Database, held: Conversation, now: int) -> Step:
                   "ORDER BY w.id LIMIT ?", held.id, MOST_WAITING)
     if not rows:
         return Step(held)
-    waiting = sorted((Waiting(row[17], _quoting(db, held, _inbound(held, row)), row[18]) for row in rows),
+    waiting = sorted((Waiting(row[0], _quoting(db, held, _inbound(held, row)), row[19]) for row in rows),
                      key=lambda item: (item.inbound.sent_at, item.id))
     reset_id, = db.one("SELECT reset_id FROM conversation WHERE id = ?", held.id)
     turns = db.all("SELECT id, text, created_at FROM turn WHERE conversation = ? AND kind <> 'notice' AND id > ? "
                    "ORDER BY id DESC LIMIT ?", held.id, reset_id, db.turns)
     earlier, recent, repeats = _look_back(db, held, {row[0]: row[2] for row in turns}, reset_id, now)
-    lines = [((row[0], 1, 0), Said("assistant", row[1])) for row in turns]  # after the messages that it answers
-    lines += [((row[19] or row[17], 0, row[8]), Said("user", said(_inbound(held, row)))) for row in earlier]
+    lines = earlier + [((row[0], 1, 0), Said("assistant", row[1])) for row in turns]
     history = tuple(line for _, line in sorted(lines, key=lambda item: item[0]) if line.text)
     person = f"{held.platform}:{waiting[-1].inbound.person or held.chat}"
     spent = {row[0]: row[1:] for row in db.all("SELECT person, tokens, told FROM spend WHERE day = ? AND person IN "
                                                "(?, '')", now // DAY, person)}
-    mine, told = spent.get(person, (0, 0))
-    usage = Usage(recent, mine, spent.get("", (0, 0))[0], bool(told), repeats)
-    return Step(held, waiting=tuple(waiting), history=history, usage=usage)
+    (mine, told), (all_, _) = spent.get(person, (0, 0)), spent.get("", (0, 0))
+    return Step(held, None, tuple(waiting), history, Usage(recent, mine, all_, bool(told), repeats))
 
 
 def _look_back(db: Database, held: Conversation, made: dict[int, int], reset_id: int, now: int
-               ) -> tuple[list[Any], int, int]:
-    """(messages answered in the turns `made` or left to a person, how many of all came in the last minute, and
-    how many times in a row the same few words came at machine pace)."""
-    earlier, recent, repeats, newer = list[Any](), 0, 0, None
-    oldest, paced = min(made, default=0), True
-    for row in db.execute(f"SELECT {MESSAGE} FROM history h JOIN inbound i ON i.id = h.id WHERE h.conversation = ? "
-                          "ORDER BY h.id DESC LIMIT 1000", (held.id,)):
-        number, received_at, turn, outcome = row[17:21]
-        if newer and paced:
-            gap = newer[18] - max(received_at, made.get(turn, 0))
-            paced = row[2] == newer[2] and len(row[2]) <= SHORT and gap <= PACE
+               ) -> tuple[list[tuple[tuple[int, int, int], Said]], int, int]:
+    """(messages answered in the turns `made` or left to a person, each with its place before the turn; how many of
+    all came in the last minute; how many times in a row the same few words came at machine pace)."""
+    earlier, recent, repeats = list[tuple[tuple[int, int, int], Said]](), 0, 0
+    oldest, paced, newer = min(made, default=0), True, ("", 0)
+    for number, text, received_at, sent_at, turn, outcome, *rest in db.execute(
+            "SELECT i.id, i.text, i.received_at, i.sent_at, i.turn, i.outcome, i.chat, i.person, i.name, i.media, "
+            "i.forwarded, i.quoted FROM history h JOIN inbound i ON i.id = h.id WHERE h.conversation = ? "
+            "ORDER BY h.id DESC LIMIT 1000", (held.id,)):
+        if paced and newer[1]:
+            paced = text == newer[0] and len(text) <= SHORT and newer[1] - max(received_at, made.get(turn, 0)) <= PACE
             repeats += paced
-        newer = row
+        newer = text, received_at
         recent += received_at > now - MINUTE
         if turn in made or outcome == "paused" and number > reset_id:
-            earlier.append(row)
+            chat, person, name, media, forwarded, quoted = rest
+            earlier.append(((turn or number, 0, sent_at), Said("user", said(Inbound(
+                "", "", chat, "", text=text, person=person, name=name, media=_media(media), forwarded=bool(forwarded),
+                quoted=quoted)))))
         elif received_at <= now - MINUTE and number < oldest or len(earlier) > 3 * db.turns:
             break
     return earlier, recent, repeats
 
 
 def _inbound(held: Conversation, row: Sequence[Any]) -> Inbound:
-    media = tuple(Media(*item) for item in json.loads(row[9])) if row[9] else ()
-    event = row[0].removeprefix(f"{held.platform}:{held.account}:")
-    return Inbound._make((held.platform, held.account, row[16], event, *row[1:9], media, bool(row[10]), *row[11:16]))
+    event = row[2].removeprefix(f"{held.platform}:{held.account}:")
+    return Inbound._make((held.platform, held.account, row[3], event, *row[4:12], _media(row[12]), bool(row[13]),
+                          *row[14:19]))
+
+
+def _media(stored: str) -> tuple[Media, ...]:
+    return tuple(Media(*item) for item in json.loads(stored)) if stored else ()
 
 
 def _quoting(db: Database, held: Conversation, inbound: Inbound) -> Inbound:

@@ -66,6 +66,8 @@ CREATE TABLE spend (day BIGINT NOT NULL, person TEXT NOT NULL, tokens BIGINT NOT
 
 
 HOUR, DAY = 3_600_000, 86_400_000
+FIELDS = ("id, conversation, event, chat, kind, text, notice, person, name, alias, message_id, sent_at, media, "
+          "forwarded, quoted, quotes, album, phone, username, received_at, outcome")
 LIVE = "state IN ('pending', 'sending')"  # word for word the condition of `part_live`
 
 

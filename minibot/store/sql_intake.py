@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Any
 
 from minibot.model import Event, Inbound, Media, Odd
-from minibot.store.schema import DAY, Database
+from minibot.store.schema import DAY, FIELDS, Database
 from minibot.store.sql_chat import find
 from minibot.store.sql_events import ACTIONS
 from minibot.work import Accepted
@@ -24,8 +24,6 @@ from minibot.work import Accepted
 PAST, FUTURE = 7 * DAY, 5 * 60_000  # how far from now a platform's time is believed
 WINDOW = DAY  # a message older than this is not answered any more
 MOST_KEPT = 65_536  # characters of a body that nobody could read
-FIELDS = ("id, conversation, event, chat, kind, text, notice, person, name, alias, message_id, sent_at, media, "
-          "forwarded, quoted, quotes, album, phone, username, received_at, outcome")
 # Several rows a statement: each statement gives the interpreter's lock away, and a busy loop is slow to return it.
 INSERT = {size: f"INSERT INTO inbound ({FIELDS}) VALUES {', '.join(['(' + '?, ' * 20 + '?)'] * size)} "
                 "ON CONFLICT (event) DO NOTHING" for size in (32, 8, 1)}

@@ -1,9 +1,9 @@
 """The store on SQLite: one thread owns the one connection and commits whatever waits in one transaction.
 
 Not here: what the verbs write (`sql_intake.py`, `sql.py`, `upkeep.py`), opening the file (`sqlite_file.py`). The
-law: a future is resolved only after its COMMIT has returned with `synchronous=FULL`; a batch runs without
-savepoints, and if anything in it fails, once more with one for each verb, so that no verb fails with another; a
-thread that cannot go on ends the process rather than leave webhooks waiting.
+law: a future is resolved only after its COMMIT has returned with `synchronous=FULL`; a batch in which something
+fails is rolled back and run again verb by verb, so that no verb fails with another; a thread that cannot go on ends
+the process rather than leave webhooks waiting.
 
 Next: `upkeep.py`, what the operator and the clock ask for.
 """
@@ -83,7 +83,7 @@ class SqliteStore:
         self._db = Database(self._connection.execute, self._connection.executemany, count(self._reserved + 1).__next__,
                             meta["database"], settings.history_turns, round(settings.human_pause_hours * HOUR),
                             settings.retention_days * DAY, now, int(meta["filed"]))
-        self._commits, self._fresh, self._open = 0, True, True
+        self._commits, self._fresh, self._open, self._ended = 0, True, True, False
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="minibot-store", daemon=True)
         self._thread.start()
@@ -94,12 +94,15 @@ class SqliteStore:
 
     async def backup(self, path: str) -> None:
         """An online copy at `path`, checked. Raises StoreDown if that failed; `path` is then as it was."""
-        await self._ask("backup", lambda db: sqlite_file.copy(self._connection, path, self._between), bare=True)
+        await self._ask("backup", lambda db: sqlite_file.copy(
+            self._connection, path, between=lambda: self._transact(self._waiting())), bare=True)
 
     async def close(self, now: int) -> None:
         """See `contract.Store`."""
         if self._open:
-            await self._ask("close", self._shut, bare=True)
+            closing = self._ask("close", self._shut, bare=True)
+            self._open = False
+            await closing
             self._thread.join()
 
     def _ask(self, name: str, verb: Callable[..., Any], args: tuple[Any, ...] = (), bare: bool = False
@@ -115,13 +118,13 @@ class SqliteStore:
 
     def _work(self) -> None:
         try:
-            while self._open:
+            while not self._ended:
                 try:
                     jobs = [self._jobs.get(timeout=IDLE if self._commits else None)]
                 except queue.Empty:
                     jobs = []
                 self._round(jobs + self._queued())
-                if self._open:
+                if not self._ended:
                     self._tidy(quiet=not jobs)
         except BaseException:  # whatever it was: without this thread no webhook is ever answered again
             log.critical("the database thread cannot go on", exc_info=True)
@@ -129,10 +132,6 @@ class SqliteStore:
 
     def _queued(self) -> list[_Job]:
         return [self._jobs.get_nowait() for _ in range(min(MOST, self._jobs.qsize()))]
-
-    def _between(self) -> None:
-        """In the middle of a backup: the door stays open."""
-        _deliver(self._transact(self._waiting()))
 
     def _waiting(self) -> list[_Job]:
         """What is queued, but for what runs outside a transaction."""
@@ -143,7 +142,7 @@ class SqliteStore:
         return [job for job in jobs if not job.bare]
 
     def _round(self, jobs: list[_Job]) -> None:
-        _deliver(self._transact([job for job in jobs if not job.bare]))
+        self._transact([job for job in jobs if not job.bare])
         for job in jobs:
             if job.bare:
                 try:
@@ -151,66 +150,50 @@ class SqliteStore:
                 except (OSError, sqlite3.Error, StoreDown) as fault:
                     _deliver([(job, StoreDown(f"{job.name}: {fault}"))])
 
-    def _transact(self, jobs: list[_Job]) -> list[tuple[_Job, Any]]:
-        """One transaction for all; each job with its result, or with the error that befell it."""
-        filed, fault = self._db.filed, Exception()
-        for attempt in (self._together, self._one_by_one) if jobs else ():
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                if self._fresh:
-                    upkeep.start(self._db)
-                results = attempt(jobs)
-                self._commit([*dict.fromkeys(job.name for job in jobs)])
-                return results
-            except Exception as error:  # our own faults as well: no verb may suffer from another's
-                fault = error
-                self._undo("ROLLBACK", filed)
-                if isinstance(error, sqlite3.OperationalError):  # disk full, locked: it concerns all, and those
-                    jobs = jobs + self._waiting()  # that came meanwhile have waited long enough as well
-                    break
-        if getattr(fault, "sqlite_errorcode", 0) in FATAL:
-            raise fault
-        return [(job, StoreDown(f"{self._path}: {fault}")) for job in jobs]
+    def _transact(self, jobs: list[_Job]) -> None:
+        """One transaction for all jobs; each is told its result, or the error that befell it."""
+        if not jobs:
+            return
+        filed = self._db.filed
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            results = self._run(jobs)
+            self._commit([*dict.fromkeys(job.name for job in jobs)])
+        except Exception as fault:  # our own faults as well: no verb may suffer from another's
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            self._db.filed = filed
+            self._db.known.clear()
+            if getattr(fault, "sqlite_errorcode", 0) in FATAL:
+                raise
+            if isinstance(fault, sqlite3.OperationalError):  # disk full, locked: it concerns all, and those that
+                jobs = jobs + self._waiting()  # came meanwhile have waited long enough as well
+                results = [(job, StoreDown(f"{self._path}: {fault}")) for job in jobs]
+            elif len(jobs) == 1:
+                results = [(jobs[0], StoreDown(f"a message was not taken: {fault}") if jobs[0].args else fault)]
+            else:
+                for job in jobs:
+                    self._transact([job])
+                return
+        _deliver(results)
 
-    def _together(self, jobs: list[_Job]) -> list[tuple[_Job, Any]]:
-        """The fast way: all intake in as few statements as possible, no savepoints."""
-        intake = [job for job in jobs if job.args]
-        others = [job for job in jobs if not job.args]
+    def _run(self, jobs: list[_Job]) -> list[tuple[_Job, Any]]:
+        """All intake in as few statements as possible, then the others, who find it filed."""
+        intake, others = [job for job in jobs if job.args], [job for job in jobs if not job.args]
+        if self._fresh:
+            upkeep.start(self._db)
         if intake and sqlite_file.free(self._path) < self._floor:
             results: list[tuple[_Job, Any]] = [(job, StoreDown("the disk is almost full")) for job in intake]
         else:
             results = list(zip(intake, accept(self._db, [job.args for job in intake])))
         if others:
             file(self._db)
-        return results + [(job, self._tried(job)) for job in others]
-
-    def _tried(self, job: _Job) -> Any:
-        try:
-            return job.verb(self._db)
-        except LeaseLost as lost:  # raised before anything was written
-            return lost
-
-    def _one_by_one(self, jobs: list[_Job]) -> list[tuple[_Job, Any]]:
-        """The careful way, after something failed: each job alone, so that only the one at fault fails."""
-        results: list[tuple[_Job, Any]] = []
-        for job in jobs:
-            filed = self._db.filed
-            self._connection.execute("SAVEPOINT job")
+        for job in others:
             try:
-                results += self._together([job])
-            except sqlite3.OperationalError:
-                raise
-            except Exception as error:  # for example a number that no database holds
-                self._undo("ROLLBACK TO job", filed)
-                results.append((job, StoreDown(f"{job.name}: {type(error).__name__}: {error}")))
-            self._connection.execute("RELEASE job")
+                results.append((job, job.verb(self._db)))
+            except LeaseLost as lost:  # raised before anything was written
+                results.append((job, lost))
         return results
-
-    def _undo(self, how: str, filed: int) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute(how)
-        self._db.filed = filed
-        self._db.known.clear()
 
     def _commit(self, names: list[str]) -> None:
         newest = self._db.new_id()
@@ -242,9 +225,8 @@ class SqliteStore:
                     raise
 
     def _shut(self, db: Database) -> None:
-        self._open = False
+        self._ended = True
         self._transact([_Job("close", upkeep.stop)])
-        _deliver([(job, StoreDown("the store is closed")) for job in self._queued()])
         self._connection.close()  # SQLite copies the log back and removes it
         self._lock.close()
 

@@ -28,72 +28,79 @@ PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqli
 def hold(path: str) -> IO[str]:
     """Lock `path` for this process by a file beside it. Raises StoreDown naming the process that has it."""
     try:
-        file = open(f"{path}.lock", "a+", encoding="ascii")
+        file = open(f"{path}.lock", "a+", encoding="ascii", errors="replace")
     except OSError as fault:
         raise StoreDamaged(f"{path} {CLOSED} ({fault.strerror})") from None
     try:
         _lock(file)
     except OSError:
         file.seek(0)
-        holder = file.read().strip() or "unknown"
-        file.close()
-        raise StoreDown(f"{path} is in use by process {holder}: stop that one first") from None
+        with file:
+            raise StoreDown(f"{path} is in use by process {file.read().strip()}: stop that one first") from None
     file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
+    print(os.getpid(), file=file, flush=True)
     return file
 
 
 def _lock(file: IO[str]) -> None:
     try:
         import fcntl
-    except ImportError:
-        pass
-    else:
         return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        file.seek(1 << 20)  # Windows: a byte that nobody reads, for a locked one cannot be read there
     try:
         import msvcrt
+        getattr(msvcrt, "locking")(file.fileno(), getattr(msvcrt, "LK_NBLCK"), 1)
     except ImportError:
         return
-    file.seek(1 << 20)  # a byte that nobody reads: a locked one cannot be read on Windows
-    getattr(msvcrt, "locking")(file.fileno(), getattr(msvcrt, "LK_NBLCK"), 1)
 
 
 def connect(path: str, point: Callable[[str], None]) -> sqlite3.Connection:
     """The one read-write connection, checked and migrated. Raises StoreDamaged, or StoreDown for a passing fault."""
-    known = _read(f"{path}.id")
-    if known and not (os.path.exists(path) and os.path.getsize(path)):
-        raise StoreDamaged(f"{path} is missing or empty, but {path}.id says that it held data: restore a backup, or "
-                           f"delete {path}.id to begin anew")
-    if not os.path.exists(path):
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # what people write is nobody else's business
+    mark = Path(f"{path}.id")
     try:
+        known = mark.read_text("ascii", "replace").strip() if mark.exists() else ""
+        there = os.path.exists(path)
+        if known and not (there and os.path.getsize(path)):
+            raise StoreDamaged(f"{path} is missing or empty, but {mark} says that it held data: restore a backup, or "
+                               f"delete {mark} to begin anew")
+        if not there:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # what people write is nobody else's business
         connection = sqlite3.connect(path, BUSY, isolation_level=None, check_same_thread=False, cached_statements=256)
-        version = _examine(connection, path)
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 0",
-                       f"journal_size_limit = {16 << 20}"):
-            connection.execute(f"PRAGMA {pragma}").fetchall()
-        connection.execute("BEGIN IMMEDIATE")  # may we write?
-        connection.execute("ROLLBACK")
-        name = _migrate(connection, version, point)
+        try:
+            name = _prepare(connection, path, point)
+            if known and known != name:
+                raise StoreDamaged(f"{path} is another database than the one {mark} names: restore that one, or delete "
+                                   f"{mark} to use this one")
+            if not known:
+                mark.write_text(f"{name}\n", "ascii")
+        except BaseException:
+            connection.close()
+            raise
     except sqlite3.DatabaseError as fault:
         raise _explained(path, fault) from None
-    if known and known != name:
-        raise StoreDamaged(f"{path} is another database than the one {path}.id names: restore that one, or delete "
-                           f"{path}.id to use this one")
-    if not known:
-        with open(f"{path}.id", "w", encoding="ascii") as file:
-            file.write(f"{name}\n")
+    except OSError as fault:
+        raise StoreDamaged(f"{path} {CLOSED} ({fault.strerror})") from None
     return connection
 
 
+def _prepare(connection: sqlite3.Connection, path: str, point: Callable[[str], None]) -> str:
+    """Look before anything is written; the database's id."""
+    version = _examine(connection, path)
+    for statement in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA wal_autocheckpoint = 0",
+                      f"PRAGMA journal_size_limit = {16 << 20}", "BEGIN IMMEDIATE", "ROLLBACK"):  # may we write?
+        connection.execute(statement).fetchall()
+    return _migrate(connection, version, point)
+
+
 def copy(connection: sqlite3.Connection, path: str, between: Callable[[], None]) -> None:
-    """A checked copy at `path`, which replaces what is there; `between` runs after every few megabytes."""
+    """A checked copy at `path`, which replaces what is there; `between` runs every few milliseconds meanwhile."""
     draft = f"{path}.part"
     os.close(os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o600))
     target = sqlite3.connect(draft, isolation_level=None)
     try:
         connection.backup(target, pages=1024, progress=lambda *_: between())
+        target.set_progress_handler(between, 100_000)
         target.execute("PRAGMA journal_mode = DELETE").fetchall()  # one file, nothing beside it
         verdict = target.execute("PRAGMA quick_check(1)").fetchone()[0]
     finally:

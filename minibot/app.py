@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import random
+import secrets
 import signal
 import sys
 import time
@@ -22,22 +23,24 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from minibot import logs
-from minibot.ai import Model, OpenAiModel
+from minibot.ai import OpenAiModel
 from minibot.channels import instagram, messenger, telegram, whatsapp
 from minibot.channels.contract import Channel
 from minibot.config import Settings
-from minibot.desk import startup
-from minibot.errors import MinibotError, StoreDown
+from minibot.desk import metrics, startup, tunnel
+from minibot.dotenv import wants_colour
+from minibot.errors import MinibotError, SettingsFault, StoreDown
 from minibot.flow.breaker import Breaker
 from minibot.flow.dispatch import Dispatcher
 from minibot.flow.guard import Purse
 from minibot.flow.intake import Answer, Intake
 from minibot.flow.kit import Kit
+from minibot.flow.polling import poll
 from minibot.model import PLATFORMS, Acknowledge, Request, Response
 from minibot.store.sqlite import SqliteStore
-from minibot.web.calls import Caller
 from minibot.web.routes import Endpoint, Routes
-from minibot.web.server import Server
+from minibot.web.server import Server, tls
+from minibot.work import Health
 
 log = logging.getLogger("minibot")
 CHANNELS: dict[str, Callable[[Settings], Channel]] = {
@@ -45,17 +48,18 @@ CHANNELS: dict[str, Callable[[Settings], Channel]] = {
     "messenger": messenger.channel, "instagram": instagram.channel,
 }
 DRAIN = 10.0  # seconds from the signal to the end, as container hosts allow
-MAINTAIN_EVERY = 60.0
+MAINTAIN_EVERY = MEND_EVERY = 60.0
 FOUND_DEAD = 70  # exit code when the database thread died: better a restart than a silent bot
 
 
-def serve(settings: Settings, point: Callable[[str], None]) -> int:
-    """Run the bot until a signal ends it; the exit code."""
+def serve(settings: Settings, point: Callable[[str], None], rehearse: Callable[[Kit], Kit] = lambda kit: kit) -> int:
+    """Run the bot until a signal ends it; the exit code. `rehearse` changes what it is made of, for the demo."""
     logs.setup(settings)
     if not settings.sqlite_path:
         print("DATABASE_URL: PostgreSQL is not supported yet; use sqlite:///minibot.db", file=sys.stderr)
         return 2
-    return asyncio.run(App(settings, point).run())
+    secure = tls(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+    return asyncio.run(App(settings, point, rehearse).run(secure))
 
 
 def now() -> int:
@@ -66,36 +70,43 @@ def now() -> int:
 class App:
     """One running bot."""
 
-    def __init__(self, settings: Settings, point: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, point: Callable[[str], None], rehearse: Callable[[Kit], Kit]) -> None:
         self.settings = settings
         self.counts: Counter[tuple[str, str]] = Counter()
-        self.channels = {name: make(settings) for name, make in CHANNELS.items()}
-        self.store = SqliteStore(settings, now(), point=point, die=lambda: os._exit(FOUND_DEAD))
-        self.caller = Caller(clock=time.monotonic, point=point)
-        self.model: Model = OpenAiModel(settings, clock=time.monotonic, point=point)
-        self.kit = Kit(settings, self.store, self.channels, self.caller, self.model, now, random.random,
-                       Purse(settings), {name: Breaker() for name in (*PLATFORMS, "model")}, self.counts)
+        self.meter = metrics.Meter()
+        self.caller = metrics.MeteredCaller(clock=time.monotonic, point=point, meter=self.meter)
+        self.kit = rehearse(Kit(
+            settings, SqliteStore(settings, now(), point=point, die=lambda: os._exit(FOUND_DEAD)),
+            {name: make(settings) for name, make in CHANNELS.items()}, self.caller,
+            OpenAiModel(settings, clock=time.monotonic, point=point), now, random.random, Purse(settings),
+            {name: Breaker() for name in (*PLATFORMS, "model")}, self.counts, self.meter.observe))
+        self.store, self.channels, self.model = self.kit.store, self.kit.channels, self.kit.model
         self.dispatcher = Dispatcher(self.kit, f"{os.getpid()}")
-        self.intake = Intake(self.store, now, self.dispatcher.wake, self._acknowledge, self.counts)
+        self.intake = Intake(self.store, now, self.dispatcher.wake, self._acknowledge, self.counts, self._refused)
         self.server = Server(self._routes(), clock=time.time, trusted_proxy=settings.trusted_proxy)
         self._background: set[asyncio.Task[None]] = set()
-        self._stop = asyncio.Event()
+        self._stop, self._mend_at = asyncio.Event(), 0.0
+        self._id = secrets.token_hex(8)  # tells this start from every other: see desk/check.py
 
-    async def run(self) -> int:
-        """Listen, work, stop on a signal."""
+    async def run(self, secure: Any) -> int:
+        """Listen, with the TLS context `secure` if there is one; work; stop on a signal."""
         try:
-            port = await self.server.start(self.settings.host, self.settings.port)
+            self.port = await self.server.start(self.settings.host, self.settings.port, secure)
         except OSError as fault:
             print(startup.cannot_listen(self.settings, fault), file=sys.stderr)
             await self.store.close(now())
             return 1
-        print("\n".join(startup.lines(self.settings, port)), flush=True)
+        print(startup.listening(self.settings, self.port), flush=True)
         self._catch_signals()
         dispatching = asyncio.create_task(self.dispatcher.run())
-        for chore in (self._warm(), self._maintain(), self._introduce()):
+        for chore in (self._announce(), self._warm(), self._maintain(), self._introduce()):
             self._spawn(chore)
+        polling = [self._spawn(poll(channel, self.caller, self.intake.take))
+                   for name, channel in self.channels.items() if channel.fetch and name in self.settings.platforms]
         await self._stop.wait()
         log.info("stopping: what is in hand is finished first")
+        for task in polling:
+            task.cancel()
         await asyncio.wait([asyncio.create_task(self._shut_down(dispatching))], timeout=DRAIN)
         return 0
 
@@ -115,40 +126,83 @@ class App:
                 loop.add_signal_handler(name, self._stop.set)
             except NotImplementedError:  # Windows
                 signal.signal(name, lambda *_: loop.call_soon_threadsafe(self._stop.set))
+        if self.settings.tls_cert and hasattr(signal, "SIGHUP"):
+            loop.add_signal_handler(signal.SIGHUP, self._renew_certificate)
+
+    def _renew_certificate(self) -> None:
+        try:
+            self.server.ssl = tls(self.settings.tls_cert, self.settings.tls_key)  # for connections from now on
+            log.info("SIGHUP: the certificate was read again")
+        except SettingsFault as fault:
+            log.error("SIGHUP: the certificate stays as it was: %s", fault)
 
     # --- what is served --------------------------------------------------------------------------------------
 
     def _routes(self) -> Routes:
-        table: dict[tuple[str, str], Endpoint] = {("GET", "/healthz"): self._health}
+        table: dict[tuple[str, str], Endpoint] = {("GET", "/healthz"): self._looking(self._health)}
+        if self.settings.admin_token:
+            show = self._looking(lambda health: metrics.page(self.counts, self.meter, health))
+            table["GET", "/metrics"] = metrics.guarded(self.settings.admin_token, show)
         for name, channel in self.channels.items():
             ready = bool(getattr(self.settings, f"{name}_on"))
-            table["POST", f"/{name}/webhook"] = self.intake.webhook(channel) if ready else self.intake.not_ready(channel)
+            take = self.intake.webhook if ready else self.intake.not_ready
+            table["POST", f"/{name}/webhook"] = take(channel)
             if channel.handshake:
                 table["GET", f"/{name}/webhook"] = channel.handshake
         return Routes(table)
 
-    def _health(self, request: Request) -> Answer:
-        answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+    def _looking(self, show: Callable[[Health], Response]) -> Endpoint:
+        """An endpoint that shows the store's health."""
+        def endpoint(request: Request) -> Answer:
+            answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
-        async def ask() -> None:
-            try:
-                health = await self.store.health(now())
-                status, facts = 200, {"status": "ok", "pending": health.pending,
-                                      "oldest_pending_seconds": health.oldest, "dead": health.dead}
-            except StoreDown:
-                status, facts = 503, {"status": "store unusable"}
-            if not answer.done():
-                answer.set_result(Response(status, json.dumps(facts).encode() + b"\n", "application/json"))
+            async def ask() -> None:
+                try:
+                    response = show(await self.store.health(now()))
+                except StoreDown:
+                    response = _json(503, {"status": "store unusable", "id": self._id})
+                if not answer.done():
+                    answer.set_result(response)
 
-        self._spawn(ask())
-        return answer
+            self._spawn(ask())
+            return answer
+
+        return endpoint
+
+    def _health(self, health: Health) -> Response:
+        return _json(200, {"status": "ok", "pending": health.pending, "oldest_pending_seconds": health.oldest,
+                           "dead": health.dead, "id": self._id})
 
     # --- chores beside the work ------------------------------------------------------------------------------
 
-    def _spawn(self, chore: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, chore: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(chore)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
+
+    async def _announce(self) -> None:
+        public = await tunnel.address(self.settings, self.caller, self.port)
+        try:
+            health = await self.store.health(now())
+        except StoreDown as fault:
+            return log.error("the database cannot be read: %s", fault)
+        print("\n".join(startup.lines(self.settings, public, health, wants_colour(sys.stdout))), flush=True)
+
+    def _refused(self, name: str) -> None:
+        """A webhook was refused. Telegram's may lack our secret because it was set by hand: mended, if it is ours."""
+        if name == "telegram" and time.monotonic() >= self._mend_at:
+            self._mend_at = time.monotonic() + MEND_EVERY
+            self._spawn(self._mend())
+
+    async def _mend(self) -> None:
+        from minibot.desk.connect import repair  # for this rare case only
+
+        try:
+            if done := await repair(self.settings, self.caller, self.port):
+                log.warning("%s", done)
+        except MinibotError as fault:
+            log.debug("telegram: the webhook could not be looked at: %s", fault)
 
     def _acknowledge(self, event: Acknowledge) -> None:
         make = self.channels[event.platform].acknowledge
@@ -180,8 +234,13 @@ class App:
             while getattr(self.settings, f"{name}_on") and channel.whoami and channel.named:
                 try:
                     self.intake.me[name] = channel.named(await self.caller.perform(channel.whoami, name))
+                    self._spawn(self._courtesy(name, telegram.set_commands(self.settings)))
                     break
                 except MinibotError as fault:
                     log.warning("%s does not tell our name yet: %s", name, fault)
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, 300.0)
+
+
+def _json(status: int, facts: dict[str, Any]) -> Response:
+    return Response(status, json.dumps(facts).encode() + b"\n", "application/json")

@@ -36,6 +36,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "connect": Command("minibot.desk.connect", "connect [platform ...] [--url URL]",
                        "register the webhooks with the platforms"),
+    "check": Command("minibot.desk.check", "check [--json]", "examine everything, live; each fault with its remedy"),
 }
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 import re
+from typing import TextIO
 
 from minibot.errors import SettingsFault
 
 _LINE = re.compile(r"""\s* (?:export\s+)? ([A-Za-z_][A-Za-z0-9_]{0,63}) \s* = \s*+  # `*+`: no blank is given back
     (?: "((?:[^"\\]|\\.)*)" | '([^']*)' | (?<=\s)\#.* | (?!["'])(.*?) ) (?: \s* | \s+\#.* )""", re.VERBOSE)
+NEEDED = ("PATH", "HOME", "USERPROFILE", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "HTTPS_PROXY", "SSL_CERT_FILE")
 _ESCAPES = {"n": "\n", "t": "\t", '"': '"', "\\": "\\", "$": "$"}  # any other backslash stands for itself
 
 
@@ -33,6 +35,16 @@ def read_env_file(cwd: str, beside: str) -> tuple[str | None, list[str]]:
             warning = f"{path}: other users of this machine can read the secrets in it; run: chmod 600 {path}"
             return text, [] if closed else [warning]
     return None, []
+
+
+def surroundings() -> dict[str, str]:
+    """What any program needs of the environment to start, and no setting of ours: for a process of our own."""
+    return {name: os.environ[name] for name in NEEDED if name in os.environ}
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """A person looks at a terminal that knows colours, and did not say NO_COLOR (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def read_text(path: str) -> str:

@@ -57,6 +57,7 @@ class BotProcess:
             self.port = int(found[1])
             self.world.bot_url = f"http://127.0.0.1:{self.port}"
             self.until(lambda: self.get("/healthz")[0] == 200, 20, "/healthz says ok")
+            self.until(lambda: "\n  database " in self.log[begin:], 20, "the start is told to its last line")
 
     @property
     def exited(self) -> bool:

@@ -1,9 +1,10 @@
-"""What the operator reads at the start: where it listens, and for each platform ready, or what is missing.
+"""What the operator reads at the start: where it listens, how the world gets there, and for each platform ready, off
+(nothing is set) or wrong (something is missing), with the remedy; then the model and what waits in the database.
 
-Not here: finding out live whether a token works (`check.py`). The law: a line says what is so and what to do;
-no line shows a secret.
+Not here: finding out live whether a token works (`check.py`). The law: a line says what is so and what to do; no line
+shows a secret.
 
-Next: `check.py`.
+Next: `report.py`.
 """
 
 from __future__ import annotations
@@ -12,29 +13,47 @@ import errno
 
 from minibot.ai import retires
 from minibot.config import Settings
+from minibot.desk.report import paint
+from minibot.desk.tunnel import Tunnel
 from minibot.model import PLATFORMS
+from minibot.work import Health
 
 
-def lines(settings: Settings, port: int, public_url: str = "") -> list[str]:
-    """The start-up lines; `public_url` is the address the world uses, as far as it is known."""
-    public = public_url or settings.public_url
-    told = [f"minibot listens on http://{settings.host}:{port}"]
+def listening(settings: Settings, port: int) -> str:
+    """The first line; `port` is the real one."""
+    return f"minibot listens on http{'s' if settings.tls_cert else ''}://{settings.host}:{port}"
+
+
+def lines(settings: Settings, public: Tunnel, health: Health, colour: bool) -> list[str]:
+    """What follows as soon as the address is known; `health` is the store's."""
+    told = [f"  {'address':<10} " + (f"{public.url} ({public.source})" if public.url else public.problem)]
     for platform in PLATFORMS:
-        told.append(f"  {platform:<10} {_platform(settings, platform, public)}")
-    told.append(f"  {'model':<10} {_model(settings)}")
-    if not settings.meta_app_secrets and not settings.allow_unsigned_webhooks:
-        told.append("  META_APP_SECRET is not set: messages from WhatsApp, Messenger and Instagram are refused, since "
-                    "nothing proves that Meta sent them (App settings > Basic > App secret)")
+        how, what = _platform(settings, platform, public.url)
+        told.append(f"  {platform:<10} {paint(how, 6, colour)} {what}")
+    told += [f"  {'model':<10} {_model(settings)}", f"  {'database':<10} {settings.sqlite_path or 'PostgreSQL'}: "
+             f"{health.pending or 'nothing'} waits" + (f", {health.dead} given up" if health.dead else "")]
     if settings.allow_unsigned_webhooks:
         told.append("  warning: ALLOW_UNSIGNED_WEBHOOKS=1, unsigned webhooks are taken: anybody can send messages as "
                     "anyone; never leave this on")
+    elif not settings.meta_app_secrets:
+        told.append("  META_APP_SECRET is not set: messages from WhatsApp, Messenger and Instagram are refused, since "
+                    "nothing proves that Meta sent them (App settings > Basic > App secret)")
     return told
 
 
-def _platform(settings: Settings, platform: str, public: str) -> str:
-    missing = settings.missing(platform)
+def state(settings: Settings, platform: str) -> str:
+    """ready, off, or wrong: it has some of what it needs."""
+    given = getattr(settings, f"{platform}_on") or platform == "whatsapp" and (
+        settings.meta_access_token or settings.meta_phone_number_id)
+    return "off" if not given else "wrong" if settings.missing(platform) else "ready"
+
+
+def _platform(settings: Settings, platform: str, public: str) -> tuple[str, str]:
+    how, missing = state(settings, platform), ", ".join(settings.missing(platform))
+    if platform == "telegram" and settings.telegram_polling and not missing:
+        return how, "fetches its messages (TELEGRAM_POLLING=1)"
     url = f"{public or 'https://<your public address>'}/{platform}/webhook"
-    return f"ready    {url}" if not missing else f"off      missing in .env: {', '.join(missing)}"
+    return how, f"missing in .env: {missing}" if missing else url
 
 
 def _model(settings: Settings) -> str:

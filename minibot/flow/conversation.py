@@ -151,6 +151,10 @@ class Worker:
         hop("answer", step.conversation, answer=answer, messages=_ids(run))
         self.kit.breakers["model"].worked()
         self.kit.counts["model", "answered"] += 1
+        self.kit.counts["tokens", "in"] += answer.tokens_in
+        self.kit.counts["tokens", "out"] += answer.tokens_out
+        self.kit.observe("model", answer.milliseconds)
+        self.kit.observe("answer", self.kit.clock() - run[-1].received_at)
         transcripts = {item.id: self._media.transcripts[item.id] for item in run if item.id in self._media.transcripts}
         return await self._finish(step, run, Finish(outcomes, answer=answer, transcripts=transcripts), answer.text)
 

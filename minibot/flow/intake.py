@@ -43,12 +43,14 @@ class Intake:
     """The handlers of the four webhook paths."""
 
     def __init__(self, store: Store, clock: Callable[[], int], wake: Callable[[tuple[int, ...]], None],
-                 acknowledge: Callable[[Acknowledge], None], counts: Counter[tuple[str, str]]) -> None:
+                 acknowledge: Callable[[Acknowledge], None], counts: Counter[tuple[str, str]],
+                 refused: Callable[[str], None] = lambda name: None) -> None:
         self._store = store
         self._clock = clock
         self._wake = wake
         self._acknowledge = acknowledge
         self._counts = counts
+        self._refused = refused
         self._seldom = Seldom()
         self.me: dict[str, Me] = {}  # who we are, once known; Telegram's username decides what is addressed to us
 
@@ -122,6 +124,7 @@ class Intake:
 
     def _refuse(self, name: str, refusal: Refused) -> Response:
         self._counts[name, "refused"] += 1
+        self._refused(name)
         hint = HINTS.get(name, HINTS["whatsapp"])
         self._seldom.warning(log, f"refused {name}", f"{name}: a webhook was refused, {refusal.reason}; {hint}")
         return REFUSALS.get(refusal.status) or Response(refusal.status)

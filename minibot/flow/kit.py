@@ -34,3 +34,4 @@ class Kit:
     purse: Purse
     breakers: Mapping[str, Breaker]
     counts: Counter[tuple[str, str]]
+    observe: Callable[[str, int], None] = lambda what, milliseconds: None  # how long something took

@@ -18,6 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from minibot.errors import SettingsFault
 from minibot.web.connection import STREAMING, Connection, Door, log
 from minibot.web.routes import Routes
 from minibot.web.wire import Limits
@@ -66,7 +67,7 @@ class Server(Door):
         while (self.connections or self.arriving) and self.loop.time() < until:
             await asyncio.sleep(0.02)
         for one in list(self.connections):
-            one.end()
+            one.transport.abort()
         self.timer.cancel()
         await asyncio.sleep(0)  # the transports close their sockets
 
@@ -112,11 +113,15 @@ class Server(Door):
 
 
 def tls(certificate: str, key: str) -> SSLContext:
-    """What `start` needs for HTTPS, from two PEM files: the certificate with its chain, and its key. Raises OSError."""
+    """What `start` needs for HTTPS, from two PEM files: certificate with chain, and key. Raises SettingsFault."""
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # TLS 1.2 or newer
-    context.load_cert_chain(certificate, key)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as fault:
+        raise SettingsFault([f"TLS_CERT, TLS_KEY: {fault.strerror or fault}; both are readable PEM files that belong "
+                             "together"]) from None
     return context
 
 

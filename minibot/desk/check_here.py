@@ -1,0 +1,164 @@
+"""What `check` finds out on this machine: settings, database, the running server, its public address, the model.
+
+Not here: the platforms (`check_platforms.py`). The law: a secret is looked at for its shape and never shown; that the
+public address leads to *this* process is proved by the number that /healthz shows, another one after each start.
+
+Next: `check_platforms.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from minibot.ai import OpenAiModel, retires
+from minibot.config import KEYS, Settings
+from minibot.desk.graph import Graph
+from minibot.desk.report import age
+from minibot.desk.startup import state
+from minibot.desk.tunnel import Tunnel
+from minibot.errors import AiFailed, NoAnswer, SettingsFault
+from minibot.model import PLATFORMS, Call, Secret
+from minibot.store.sqlite_file import free
+from minibot.web.calls import Caller
+from minibot.web.server import tls
+from minibot.work import Said
+
+KINDS = {  # what a value is by its looks: its name, where it belongs
+    r"[0-9]{6,12}:[\w-]{30,}": ("a Telegram bot token", "telegram_bot_token"),
+    r"sk-.{16,}": ("an OpenAI key", "ai_api_key"),
+    r"IG[A-Z]{2}.{16,}": ("a token of Instagram Login", "instagram_access_token"),
+    r"EAA.{16,}": ("a Meta token", "meta_access_token meta_page_access_token"),
+    "": ("", "")}
+PLACEHOLDER = re.compile(r"x{6}|your[-_]|change-?me|<.*>|…|\.\.\.|my-secret-verify|^123456789012345$|AAHdqTcvCH1vG", re.I)
+HELP = {KEYS[line.name]: line.metadata["help"] for line in fields(Settings)}
+LATE = 300  # seconds a message may wait before that is worth a warning
+SCARCE = 200 << 20  # bytes of free disk
+Say = Callable[..., None]  # of a Report
+
+
+class Case(NamedTuple):
+    """What an examination has at hand; `now`: seconds since 1970."""
+
+    settings: Settings
+    caller: Caller
+    graph: Graph
+    public: Tunnel
+    now: float
+
+
+async def shapes(case: Case, say: Say) -> None:
+    """Values that are missing, or cannot be right by their looks."""
+    settings = case.settings
+    half = [platform for platform in PLATFORMS if state(settings, platform) == "wrong"]
+    for key in dict.fromkeys(key for platform in half for key in settings.missing(platform)):
+        needy = ", ".join(platform for platform in half if key in settings.missing(platform))
+        say("settings", (True, "error", f"{key}: not set, and {needy} cannot do without it", HELP[key]))
+    for line in fields(Settings):
+        held, key = getattr(settings, line.name), KEYS[line.name]
+        for value in held if isinstance(held, tuple) else (held,):
+            text = value.reveal() if isinstance(value, Secret) else value if isinstance(value, str) else ""
+            kind, home = next(KINDS[shape] for shape in KINDS if not shape or re.fullmatch(shape, text))
+            say("settings",
+                (kind and line.name not in home, "error", f"{key}: holds {kind}", f"that belongs into {home.upper()}"),
+                (line.name != "system_prompt" and PLACEHOLDER.search(text), "error",
+                 f"{key}: still holds the placeholder of an example", "put your own value there"))
+    say("settings", (re.fullmatch("[0-9]{1,13}", settings.meta_phone_number_id), "error",
+                     "META_PHONE_NUMBER_ID: that is a phone number, and the id is longer",
+                     "take the Phone number ID below the number on WhatsApp > API Setup"))
+
+
+async def database(case: Case, say: Say) -> None:
+    """Whether the database file can be written."""
+    if path := case.settings.sqlite_path:
+        folder = os.path.dirname(path) or "."
+        room = free(path) if os.path.isdir(folder) else 0
+        say("database",
+            (not all(os.access(each, os.W_OK) for each in (folder, path) if each == folder or os.path.exists(each)),
+             "error", f"{path} cannot be written", "its folder must exist and belong to this user; or set DATABASE_URL"),
+            (room < SCARCE, "warning", f"only {room >> 20} MiB of disk are left for {path}", "make room: without it no "
+             "message is taken any more"),
+            (True, "ok", f"{path} can be written", ""))
+
+
+async def server(case: Case, say: Say) -> None:
+    """The running minibot, and whether the world reaches it."""
+    settings, public, health = case.settings, case.public, dict[str, Any]()
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    try:
+        if settings.tls_cert:  # then only the public name fits the certificate
+            tls(settings.tls_cert, settings.tls_key)
+        else:
+            health = await _health(case.caller, f"http://{host}:{settings.port}")
+            say("server", (health, "ok", f"minibot runs on port {settings.port}", ""),
+                (True, "error", f"another program answers on port {settings.port}", "stop it, or set PORT in .env"))
+    except NoAnswer:
+        say("server", (True, "error", f"minibot does not run on port {settings.port}", "start it: python run.py"))
+    except SettingsFault as fault:
+        what, _, remedy = str(fault).partition("; ")
+        say("settings", (True, "error", what, remedy))
+    oldest, dead = health.get("oldest_pending_seconds", 0), health.get("dead", 0)
+    say("queue", (health.get("status", "ok") != "ok", "error", "the running minibot cannot use its database",
+                  "its log says why: disk full, permissions, another program that locks it?"),
+        (oldest > LATE, "warning", f"{health.get('pending')} wait, the oldest for {age(oldest)}",
+         "its log says what for: the model, a platform or a token is out of order"),
+        (dead, "warning", f"{dead} messages were given up on", "python run.py dead lists them with their reasons"))
+    what, _, remedy = public.problem.partition("; ")
+    say("address", (what and settings.platforms != ("telegram",) * settings.telegram_polling, "error", what, remedy))
+    if public.url and (health or settings.tls_cert):
+        await _reached(case, say, health)
+
+
+async def _health(caller: Caller, origin: str) -> dict[str, Any]:
+    """What minibot's /healthz tells; {} if somebody else answers. Raises NoAnswer."""
+    reply = await caller.perform(Call(origin, "GET", f"{origin}/healthz", timeout=10.0), "server")
+    try:
+        told = json.loads(reply.body)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) and "id" in told else {}
+
+
+async def _reached(case: Case, say: Say, health: dict[str, Any]) -> None:
+    """Does the public address lead to the process that runs here, and has that the settings we have?"""
+    settings, (url, _, source) = case.settings, case.public
+    try:
+        there = await _health(case.caller, url)
+    except NoAnswer as fault:
+        return say("address", (True, "error", str(fault), "does ngrok or the proxy run, does the name lead here, is its "
+                               "certificate good?"))
+    who = "something else than minibot" if not there else "another minibot"
+    say("address", (not there or health and there["id"] != health["id"], "error", f"{url} leads to {who}",
+                    f"lead it to port {settings.port} of this machine"), (True, "ok", f"{url} ({source}) leads here", ""))
+    asked = next((name for name in settings.platforms if name != "telegram"), "")
+    if there and asked and settings.verify_token:
+        word = quote(settings.verify_token.reveal(), safe="")
+        question = f"{url}/{asked}/webhook?hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token={word}"
+        reply = await case.caller.perform(Call("the handshake", "GET", question, timeout=10.0), "server")
+        say("address", (reply.body != b"1158201444", "error", "the running minibot has another VERIFY_TOKEN than .env",
+                        "start it again"))
+
+
+async def model(case: Case, say: Say) -> None:
+    """Whether the model answers, and until when it will."""
+    settings = case.settings
+    for key in ("openai_model", "openai_transcribe_model"):
+        end = None if settings.openai_base_url else retires(getattr(settings, key))
+        say("model", (end, "warning", f"{getattr(settings, key)} is switched off on {end and end[0]}",
+                      f"set {KEYS[key]}={end and end[1]}"))
+    if not settings.ai_api_key and not settings.openai_base_url:
+        return  # a fault of the settings, told there
+    asked = OpenAiModel(replace(settings, max_output_tokens=16, system_prompt="Say OK."), clock=time.monotonic)
+    try:
+        answer = await asked.answer([Said("user", "Are you there?")], "check")
+        say("model", (True, "ok", f"{settings.openai_model} answers, in {answer.milliseconds / 1000:.1f} s", ""))
+    except AiFailed as fault:  # empty: a reasoning model spent the few tokens on thinking, so it lives
+        say("model", (fault.code != "empty_answer", "error", f"{settings.openai_model}: {fault.code}", fault.help))
+    finally:
+        await asked.close()

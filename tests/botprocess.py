@@ -21,6 +21,7 @@ from typing import Any
 
 from minibot.desk.simulator import Webhook
 from tests.fakes import SECRETS, FakeWorld
+from tests.outgoing import complaints
 
 ROOT = Path(__file__).resolve().parent.parent
 LISTENING = re.compile(r"minibot listens on http://[^\s:]+:(\d+)")
@@ -88,10 +89,11 @@ class BotProcess:
         self.start(settings)
 
     def close(self) -> None:
-        """End the process and look for secrets in everything it left."""
+        """End the process; look for secrets in everything it left, and at every call it made."""
         if not self.exited:
             self.kill()
         self.check_secrets()
+        assert not (wrong := complaints(self.world)), wrong[:5]
 
     def check_secrets(self) -> None:
         """No secret in the log, the database, the answers, or a call to somebody it is not for."""

@@ -46,6 +46,7 @@ class Telegram(TelegramSide):
         self.commands: list[dict[str, str]] = []
         self.registrations = 0  # times setWebhook was called
         drop, number = {"drop_pending_updates": bool | str}, int | str
+        self.methods["sendMessage"][1]["direct_messages_topic_id"] = int
         self.methods |= {
             "setWebhook": (self._set_webhook, drop | {
                 "url": str, "certificate": str, "ip_address": str, "max_connections": number,

@@ -23,6 +23,7 @@ from minibot.errors import Refused, Remedy, SendFailed, Unreadable
 from minibot.model import (Acknowledge, Call, Ignored, Inbound, Me, Media, Odd, Presence, Rekey, Reply, Request,
                            Secret)
 from minibot.work import Conversation, Part
+from tests.outgoing import complies, telegram_api
 
 TOKEN = "7000000001:AAHcanary_canary_canary_canary_cana"
 SECRET = "a-secret-of-32-characters-or-more"
@@ -483,20 +484,7 @@ def test_every_stored_group_message_is_answered_once_it_replies_to_us() -> None:
 
 @pytest.mark.shared
 def test_every_call_is_one_of_the_machine_readable_api() -> None:
-    api = json.loads((SHARED / "telegram-bot-api-10.1.json").read_text())
-    kinds = {"Integer": int, "String": str, "Boolean": bool}
-
-    def fits(value: Any, kind: str) -> bool:
-        if kind.startswith("Array of "):
-            return isinstance(value, list) and all(fits(item, kind.removeprefix("Array of ")) for item in value)
-        if kind in kinds:
-            return type(value) is kinds[kind]
-        return isinstance(value, dict) and complies(value, api["types"][kind].get("fields", []))
-
-    def complies(values: dict[str, Any], fields: list[dict[str, Any]]) -> bool:
-        known = {field["name"]: field for field in fields}
-        return set(values) <= set(known) and {f["name"] for f in fields if f["required"]} <= set(values) and all(
-            any(fits(value, kind) for kind in known[name]["types"]) for name, value in values.items())
-
+    api = telegram_api()
     for call, method in CALLS:
-        assert call and complies(body(call), api["methods"][method].get("fields", [])), (method, body(call))
+        assert call and complies(body(call), api["methods"][method].get("fields", []), api["types"]), (
+            method, body(call))

@@ -124,7 +124,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 # What must be seen of each wanted event.
 
-class Seen:
+class Outcome:
     """What one payload brought about, consumed bit by bit by the checks."""
 
     def __init__(self, stage: Stage, play: Play) -> None:
@@ -237,10 +237,10 @@ class Seen:
 
 def judge(stage: Stage, play: Play, wanted: list[Want]) -> None:
     assert play.status == 200
-    seen = Seen(stage, play)
+    found = Outcome(stage, play)
     for want in wanted:
-        seen.check(want)
-    seen.nothing_else()
+        found.check(want)
+    found.nothing_else()
 
 
 def named(cases: list[tuple[Play, Any]]) -> list[Any]:

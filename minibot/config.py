@@ -156,6 +156,12 @@ class Settings:
         return tuple(name for name in PLATFORMS if getattr(self, name + "_on"))
 
     @property
+    def destinations(self) -> dict[str, Secret]:
+        """Where finished exchanges are posted: crm and sheets, with their addresses, as far as they are set."""
+        known = {"crm": self.crm_webhook_url, "sheets": self.sheets_webhook_url}
+        return {name: url for name, url in known.items() if url}
+
+    @property
     def sqlite_path(self) -> str:
         """The database file, relative to the current folder or absolute; "" where DATABASE_URL is not SQLite."""
         return self.database_url.removeprefix("sqlite:///") if self.database_url.startswith("sqlite:///") else ""

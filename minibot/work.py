@@ -176,3 +176,25 @@ class Health:
     pending: int
     oldest: int
     dead: int
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A finished exchange on its way to the CRM or the spreadsheet. Times in ms, 0: never."""
+
+    id: int
+    tries: int  # this one included
+    event_id: str  # the same at every try and at every destination
+    platform: str
+    chat: str
+    person: str
+    name: str
+    username: str
+    phone: str
+    message: str  # several that were answered together: one a line
+    reply: str  # "" where the model gave none
+    outcome: str
+    received_at: int
+    replied_at: int  # when the last part of the reply was sent
+    message_ids: tuple[str, ...]  # the platform's, of the messages
+    reply_ids: tuple[str, ...]  # ... and of the reply's parts

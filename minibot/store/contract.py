@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from minibot.model import Event
-from minibot.work import Accepted, Conversation, Fate, Finish, Health, Step
+from minibot.work import Accepted, Conversation, Export, Fate, Finish, Health, Step
 
 
 class Store(Protocol):
@@ -51,6 +51,18 @@ class Store(Protocol):
 
     async def next_due(self, now: int) -> int | None:
         """When the next conversation wants a worker that nobody has leased; None if none does."""
+
+    async def exports(self, destination: str, now: int, lease: int, limit: int) -> list[Export]:
+        """Up to `limit` exchanges due at `destination`, of as many conversations; handed out again after `lease` ms."""
+
+    async def exported(self, number: int) -> None:
+        """The destination has it."""
+
+    async def export_failed(self, number: int, error: str, due_at: int | None) -> None:
+        """It goes again at `due_at`, and what follows in its conversation waits for it; None gives it up."""
+
+    async def export_at_once(self, destination: str) -> None:
+        """An outage is over: all that wait there are due now."""
 
     async def health(self, now: int) -> Health:
         """Counts for /healthz; raises StoreDown when the store cannot be used."""

@@ -25,17 +25,17 @@ class Reader(Protocol):
 
 
 class Hop(NamedTuple):
-    """One row of `inbound`, `turn` or `part`. Times in ms, 0: not yet. `state` of a message is its outcome."""
+    """One row of `inbound`, `turn`, `part` or `export`. Times in ms, 0: not yet. `state` of a message is its outcome."""
 
     at: int  # received, said, created
-    row: str  # "inbound", "turn" or "part"
+    row: str  # "inbound", "turn", "part" or "export"
     id: int
     turn: int  # the same number: these belong together
     platform: str
     chat: str
-    state: str  # a message's outcome ("": it waits), a turn's kind, a part's state
+    state: str  # a message's outcome ("": it waits), a turn's kind, a part's or an export's state
     text: str
-    person: str  # who wrote; a turn's model
+    person: str  # who wrote; a turn's model; an export's destination
     message_id: str
     note: str  # a message's event key, a turn's cost
     tries: int
@@ -80,13 +80,13 @@ def why(db: Reader, query: str) -> list[Hop]:
         turns |= _ids(db, "SELECT id FROM turn WHERE conversation = ? ORDER BY id DESC LIMIT ?", chat, MOST)
     turns |= _ids(db, f"SELECT turn FROM inbound WHERE turn IS NOT NULL AND id IN {_list(messages)}")
     return _hops(db, f"i.id IN {_list(messages)} OR i.turn IN {_list(turns)}", f"t.id IN {_list(turns)}",
-                 f"p.turn IN {_list(turns)}")
+                 f"p.turn IN {_list(turns)}", f"e.turn IN {_list(turns)}")
 
 
 def dead(db: Reader) -> list[Hop]:
-    """What was given up on: parts, messages the model failed on, bodies nobody could read."""
+    """What was given up on: parts, messages the model failed on, bodies nobody could read, exports."""
     return _hops(db, "i.outcome >= 'ai_failed' AND i.outcome < 'ai_failee' OR i.kind = 'unreadable'", "1 = 0",
-                 "p.state IN ('dead', 'maybe')")[-MOST:]
+                 "p.state IN ('dead', 'maybe')", "e.state = 'parked'")[-MOST:]
 
 
 def exchanges(db: Reader, since: int = 0, platform: str = "") -> Iterator[Exchange]:
@@ -122,7 +122,7 @@ def _list(ids: Iterable[int]) -> str:
     return f"({', '.join(map(str, ids)) or 0})"  # our own numbers, and too many for parameters
 
 
-def _hops(db: Reader, inbound: str, turn: str, part: str) -> list[Hop]:
+def _hops(db: Reader, inbound: str, turn: str, part: str, export: str) -> list[Hop]:
     return [Hop(*row) for row in db.execute(f"""
         SELECT i.received_at, 'inbound', i.id, COALESCE(i.turn, 0), COALESCE(c.platform, ''), i.chat,
           COALESCE(i.outcome, ''), i.text, i.person, i.message_id, i.event, 0, 0, COALESCE(c.due_at, 0), i.sent_at, 0,
@@ -133,4 +133,7 @@ def _hops(db: Reader, inbound: str, turn: str, part: str) -> list[Hop]:
         FROM turn t JOIN conversation c ON c.id = t.conversation WHERE {turn} UNION ALL
         SELECT p.created_at, 'part', p.id, p.turn, c.platform, c.chat, p.state, p.text, '', p.message_id, '', p.tries,
           p.unsure, p.due_at, p.done_at, p.delivered_at, p.read_at, p.error
-        FROM part p JOIN conversation c ON c.id = p.conversation WHERE {part} ORDER BY 1, 3""")]
+        FROM part p JOIN conversation c ON c.id = p.conversation WHERE {part} UNION ALL
+        SELECT e.created_at, 'export', e.id, e.turn, c.platform, c.chat, e.state, '', e.destination, '', '', e.tries, 0,
+          e.due_at, 0, 0, 0, e.error
+        FROM export e JOIN conversation c ON c.id = e.conversation WHERE {export} ORDER BY 1, 3""")]

@@ -12,6 +12,7 @@ is 0 or 1), so that SQLite and PostgreSQL run the same statements.
     turn          what we (or, kind `human`, our people) said
     part          the outbox: one row per platform message
     spend         tokens per UTC day and person; the person '' is everybody
+    export        finished exchanges on their way to the CRM and the spreadsheet; empty where there is neither
 
 All ids come from one counter: a number names one row of the whole database, and a greater one came later.
 
@@ -62,7 +63,14 @@ CREATE INDEX part_dead ON part (id) WHERE state IN ('dead', 'maybe');
 CREATE INDEX part_message ON part (message_id) WHERE message_id <> '';
 CREATE TABLE spend (day BIGINT NOT NULL, person TEXT NOT NULL, tokens BIGINT NOT NULL DEFAULT 0,
   told BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (day, person)){clustered};
-""",)
+""", """
+CREATE TABLE export (id {id}, destination TEXT NOT NULL, conversation BIGINT NOT NULL, turn BIGINT NOT NULL,
+  state TEXT NOT NULL DEFAULT 'pending', tries BIGINT NOT NULL DEFAULT 0, due_at BIGINT NOT NULL,
+  created_at BIGINT NOT NULL, error TEXT NOT NULL DEFAULT '');
+CREATE INDEX export_due ON export (destination, due_at, id) WHERE state = 'pending';
+CREATE INDEX export_conversation ON export (conversation, destination, id);
+CREATE INDEX export_parked ON export (id) WHERE state = 'parked';
+""")
 
 
 HOUR, DAY = 3_600_000, 86_400_000
@@ -83,6 +91,7 @@ class Database:
     pause: int  # ms of silence after a person took over
     keep: int  # ms until what was said is removed; 0: never
     clock: int  # the last time that `maintain` was told
+    destinations: tuple[str, ...] = ()  # that want finished exchanges
     filed: int = 0  # messages up to this id are entered under their conversations
     skip_locked: str = ""  # what a claim adds so that instances do not wait for each other
     known: dict[tuple[str, ...], tuple[int, int, str]] = field(default_factory=dict)

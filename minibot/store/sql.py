@@ -18,6 +18,7 @@ from minibot.store import history
 from minibot.store.schema import DAY, LIVE, Database
 from minibot.store.sql_chat import rekey
 from minibot.store.sql_events import said
+from minibot.store.sql_export import enqueue
 from minibot.store.upkeep import erase
 from minibot.work import Answer, Conversation, Fate, Finish, Health, Part, Step
 
@@ -68,6 +69,7 @@ def finish(db: Database, held: Conversation, end: Finish, now: int) -> Step:
     if end.answer or end.parts:
         turn = said(db, held.id, "answer" if end.answer else "notice", end.answer or Answer(""), now, error=end.error)
         _put(db, held.id, turn, 0, end.parts, 0, 0, end.expires_at, now, end.reply_to, "")
+        enqueue(db, held.id, turn, end, now)
     db.executemany("UPDATE inbound SET outcome = ?, turn = ? WHERE id = ? AND conversation = ?",
                    [(outcome, turn, number, held.id) for number, outcome in end.outcomes.items()])
     db.executemany("DELETE FROM waiting WHERE conversation = ? AND id = ?", [(held.id, key) for key in end.outcomes])

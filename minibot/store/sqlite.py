@@ -23,7 +23,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from minibot.config import Settings
 from minibot.errors import LeaseLost, StoreDown
 from minibot.model import Event
-from minibot.store import sql, sqlite_file, upkeep
+from minibot.store import sql, sql_export, sqlite_file, upkeep
 from minibot.store.schema import DAY, HOUR, Database
 from minibot.store.sql_chat import file
 from minibot.store.sql_intake import accept
@@ -67,6 +67,9 @@ class SqliteStore:
     claim, renew, next_due, health = _verb(sql.claim), _verb(sql.renew), _verb(sql.next_due), _verb(sql.health)
     finish, settle, refresh, postpone = _verb(sql.finish), _verb(sql.settle), _verb(sql.refresh), _verb(sql.postpone)
     maintain, retry, forget = _verb(upkeep.maintain), _verb(upkeep.retry), _verb(upkeep.forget)
+    exports, exported, export_failed, export_at_once = (
+        _verb(sql_export.exports), _verb(sql_export.exported), _verb(sql_export.export_failed),
+        _verb(sql_export.export_at_once))
 
     def __init__(self, settings: Settings, now: int, *, floor: int = FLOOR,
                  point: Callable[[str], None] = lambda name: None, die: Callable[[], object] = lambda: os._exit(70)
@@ -82,7 +85,7 @@ class SqliteStore:
         self._taken = self._reserved = int(meta["ids"])
         self._db = Database(self._connection.execute, self._connection.executemany, count(self._reserved + 1).__next__,
                             meta["database"], settings.history_turns, round(settings.human_pause_hours * HOUR),
-                            settings.retention_days * DAY, now, int(meta["filed"]))
+                            settings.retention_days * DAY, now, tuple(settings.destinations), int(meta["filed"]))
         self._commits, self._fresh, self._open, self._ended = 0, True, True, False
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="minibot-store", daemon=True)
@@ -186,7 +189,7 @@ class SqliteStore:
             results: list[tuple[_Job, Any]] = [(job, StoreDown("the disk is almost full")) for job in intake]
         else:
             results = list(zip(intake, accept(self._db, [job.args for job in intake])))
-        if others:
+        if others and others[0].name != "file":  # that one files in small steps
             file(self._db)
         for job in others:
             try:

@@ -14,6 +14,7 @@ from itertools import takewhile
 
 from minibot.store.schema import DAY, LIVE, Database
 from minibot.store.sql_events import mended
+from minibot.store.sql_export import retry_export
 
 STEP = 500  # rows a call
 KEYS_KEPT = 14 * DAY  # WhatsApp repeats for 7 days
@@ -21,7 +22,8 @@ CLOCK_STEP = 30_000  # ms that the clock may go back without anybody setting it
 
 
 def start(db: Database) -> None:
-    """A new process owns the file: nobody else holds a lease."""
+    """A new process owns the file: nobody else holds a lease, and an address that was wrong may have been mended."""
+    db.run("UPDATE export SET due_at = 0 WHERE due_at > 0")
     db.run("UPDATE conversation SET lease_until = 0, lease_owner = '' WHERE due_at IS NOT NULL AND lease_until > 0")
 
 
@@ -37,6 +39,7 @@ def maintain(db: Database, now: int) -> None:
     latest, db.clock = now if now < db.clock - CLOCK_STEP else now + DAY, now
     db.run("UPDATE conversation SET due_at = ? WHERE due_at > ?", now, latest)
     db.run(f"UPDATE part SET due_at = ? WHERE {LIVE} AND due_at > ?", now, latest)
+    db.run("UPDATE export SET due_at = ? WHERE due_at > ?", now, latest)
     db.run("DELETE FROM spend WHERE day < ?", now // DAY - 1)
     if db.keep:
         _retain(db, now - db.keep)
@@ -60,7 +63,8 @@ def _retain(db: Database, oldest: int) -> None:
         db.executemany("DELETE FROM history WHERE conversation = ? AND id = ?", [(row[1], row[0]) for row in old])
         db.executemany(f"DELETE FROM part WHERE NOT ({LIVE}) AND turn IN (SELECT id FROM turn WHERE conversation = ? "
                        "AND created_at < ?)", chats)
-        db.executemany("DELETE FROM turn WHERE conversation = ? AND created_at < ?", chats)
+        for table in ("turn", "export"):
+            db.executemany(f"DELETE FROM {table} WHERE conversation = ? AND created_at < ?", chats)
         db.run("UPDATE meta SET v = ? WHERE k = 'retained'", str(old[-1][0]))
 
 
@@ -69,7 +73,7 @@ def erase(db: Database, conversation: int) -> None:
     around the daily limit."""
     _blank(db, db.all("SELECT id FROM history WHERE conversation = ?", conversation))
     db.run("DELETE FROM part WHERE turn IN (SELECT id FROM turn WHERE conversation = ?)", conversation)
-    for table in ("history", "waiting", "turn"):
+    for table in ("history", "waiting", "turn", "export"):
         db.run(f"DELETE FROM {table} WHERE conversation = ?", conversation)
 
 
@@ -90,14 +94,15 @@ def forget(db: Database, chat: str) -> int:
 
 
 def retry(db: Database, ids: Sequence[int], force: bool, now: int) -> int:
-    """Re-drive these parts and messages that were given up on (none named: all); says how many.
+    """Re-drive these parts, messages and exports that were given up on (none named: all); says how many.
 
     What is past its window is left alone without `force`.
     """
     ids = ids or [row[0] for row in db.all(
         "SELECT id FROM part WHERE state IN ('dead', 'maybe') UNION SELECT id FROM inbound WHERE "
-        "outcome >= 'ai_failed' AND outcome < 'ai_failee'")]
-    return sum(_retry_part(db, number, force, now) or _retry_message(db, number, force, now) for number in ids)
+        "outcome >= 'ai_failed' AND outcome < 'ai_failee' UNION SELECT id FROM export WHERE state = 'parked'")]
+    return sum(_retry_part(db, number, force, now) or _retry_message(db, number, force, now)
+               or retry_export(db, number) for number in ids)
 
 
 def _retry_part(db: Database, number: int, force: bool, now: int) -> bool:

@@ -418,6 +418,26 @@ def test_a_database_locked_by_an_outsider_refuses_in_time_and_recovers(tmp_path:
     run(tmp_path, locked)
 
 
+def test_who_came_while_the_database_was_locked_is_told_together(tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_file, "BUSY", 0.3)
+
+    async def locked(store: SqliteStore) -> None:
+        outsider = sqlite3.connect(tmp_path / "minibot.db", isolation_level=None)
+        outsider.execute("BEGIN IMMEDIATE")
+        first = store.accept([message(1)], NOW)
+        while not store._jobs.empty():
+            await asyncio.sleep(0)
+        late = store.accept([message(2)], NOW), asyncio.ensure_future(store.health(NOW))
+        with pytest.raises(StoreDown, match="locked"):
+            await first
+        await asyncio.sleep(0)
+        assert all(isinstance(future.exception(), StoreDown) for future in late if future.done() or pytest.fail("waits"))
+        outsider.close()
+
+    run(tmp_path, locked)
+
+
 def failing(code: int) -> Callable[[str], None]:
     def point(name: str) -> None:
         if name == "accept:commit":
@@ -517,6 +537,7 @@ def test_a_backup_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
 def test_paused_messages_are_filed_and_the_log_copied_back_in_quiet_moments(tmp_path: Path,
                                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "IDLE", 0.01)
+    monkeypatch.setattr(sqlite, "FILE_STEP", 30)
 
     async def quiet(store: SqliteStore) -> None:
         await store.accept([message(number, f"chat{number}") for number in range(100)], NOW)

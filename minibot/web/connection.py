@@ -2,7 +2,7 @@
 
 Not here: the grammar (`wire.py`), listening and stopping (`server.py`). The laws: one request at a time; nothing is
 parsed while an answer is owed or the peer does not read; after a last answer what comes is thrown away for a while,
-for closing with input unread makes the kernel take the answer back. An endpoint runs on the loop, without a task.
+for closing with input unread makes the kernel take the answer back. Endpoints run on the loop, without a task each.
 
 Next: `server.py`, the door that all connections share.
 """
@@ -16,36 +16,41 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 
 from minibot.errors import MinibotError, Refused, StoreDown
-from minibot.logs import Seldom
 from minibot.model import Request, Response
 from minibot.web.routes import Routes, Stream
 from minibot.web.wire import CONTINUE, HEAD, Limits, Parser, render
 
 log = logging.getLogger("minibot.web")
-READY, BUSY, STREAMING, LINGERING = range(4)
+LINGERING, READY, SENDING, BUSY, STREAMING = range(5)  # SENDING is what `standing` says of some that are READY
 PIPELINED = 16  # requests of one connection before others have their turn
-LATER = (("Retry-After", "5"),)  # seconds
 
 
 class Door:
     """What all connections share. `connections` is in order of last use, the longest unused first."""
 
-    loop: asyncio.AbstractEventLoop
-
     def __init__(self, routes: Routes, limits: Limits, trusted_proxy: str) -> None:
+        self.loop: asyncio.AbstractEventLoop  # from `Server.start` on
         self.routes, self.limits, self.trusted_proxy = routes, limits, trusted_proxy
-        self.most, self.held, self.date, self.draining, self.seldom = limits.connections, 0, "", False, Seldom()
+        self.most, self.held, self.date, self.draining, self.quiet_until = limits.connections, 0, "", False, 0.0
         self.connections: OrderedDict[Connection, None] = OrderedDict()
 
+    def complain(self, text: str) -> None:
+        """A line of log, at most one a second: whoever makes us fail does not fill the disk."""
+        if self.loop.time() >= self.quiet_until:
+            self.quiet_until = self.loop.time() + 1.0
+            log.warning(text)
+
     def make_room(self) -> bool:
-        """Close the connection idle longest; if none is idle, the one that has been sending longest. Was there one?"""
-        sending = (one for one in self.connections if one.state == READY)
-        victim = next((one for one in self.connections if one.is_idle()), None) or next(sending, None)
-        if victim:
-            victim.end()
-        return victim is not None
+        """Of those longest unused close one that has its last answer, else an idle one, else one still sending."""
+        victim = min(islice(self.connections, 64), key=Connection.standing, default=None)
+        if victim is None or victim.standing() > SENDING:
+            return False
+        del self.connections[victim]
+        victim.transport.abort()
+        return True
 
     def hold(self, connection: Connection, held: int) -> None:
         """Account for the octets a connection keeps in memory. Over the sum, the largest unfinished request goes."""
@@ -54,15 +59,14 @@ class Door:
         if self.held > self.limits.bodies:
             largest = max(self.connections, key=lambda one: (one.state == READY) * one.held)
             if largest.state == READY:
-                largest.give_up(503, LATER)
+                largest.give_up(StoreDown("too much in memory"))
 
 
 class Connection(asyncio.Protocol):
     """The protocol of one accepted socket."""
 
-    transport: asyncio.Transport
-
     def __init__(self, door: Door) -> None:
+        self.transport: asyncio.Transport  # from `connection_made` on
         self.door, self.limits, self.loop, self.state = door, door.limits, door.loop, READY
         self.parser = Parser(door.limits, door.routes.find)
         self.since = self.loop.time()
@@ -71,14 +75,13 @@ class Connection(asyncio.Protocol):
         self.served = self.held = self.discarded = 0
         self.clogged = self.paused = self.ended = False  # peer does not read, we do not, peer sends no more
         self.owed: asyncio.Future[Response] | None = None
-        self.on_end: Callable[[], None] | None = None  # of a stream
+        self.on_end: Callable[[], None] = lambda: None  # of a stream
 
-    def is_idle(self) -> bool:
-        """Between requests."""
-        return self.state == READY and not self.parser.begun
+    def standing(self) -> int:
+        """The state, where READY means between requests. Who is lower goes first when it gets crowded."""
+        return SENDING if self.state == READY and self.parser.begun else self.state
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
         self.peer = self.parser.peer = (transport.get_extra_info("peername") or "?")[0]
         if len(self.door.connections) >= self.door.most:
@@ -86,46 +89,44 @@ class Connection(asyncio.Protocol):
         self.door.connections[self] = None
 
     def data_received(self, data: bytes) -> None:
-        if self.state < LINGERING:
+        if self.state != LINGERING:
             self.parser.feed(data)
             return self.advance()
         self.discarded += len(data)
         if self.discarded > self.limits.discarded:
-            self.end()
+            self.transport.abort()
 
     def eof_received(self) -> bool:
         self.ended = True
         self.advance()
-        return self.state < LINGERING and self.transport.can_write_eof()  # true: our half stays open (TLS cannot)
+        return self.state != LINGERING and self.transport.can_write_eof()  # true: our half stays open (TLS cannot)
 
     def pause_writing(self) -> None:
         self.clogged, self.deadline = True, self.loop.time() + self.limits.write_time
 
     def resume_writing(self) -> None:
-        self.clogged, seconds = False, {READY: self.limits.idle, LINGERING: self.limits.linger}
-        self.deadline = self.loop.time() + seconds.get(self.state, math.inf)
+        seconds = {LINGERING: self.limits.linger, READY: self.limits.idle, BUSY: self.limits.answer_time}
+        self.clogged, self.deadline = False, self.loop.time() + seconds.get(self.state, math.inf)
         self.advance()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.state, self.owed = LINGERING, None
+        self.parser.clear()
         self.door.connections.pop(self, None)
         self.door.hold(self, 0)
-        if self.on_end:
-            self.on_end()
+        self.on_end()
 
     def advance(self) -> None:
         """Answer what is complete, in order, until an answer is owed, the peer does not read, or others want a turn."""
         while self.state == READY and not self.clogged:
             try:
                 request = self.parser.next()
+                if request is None:
+                    self.await_input()
+                    break
+                self.serve(request)
             except Refused as refused:
-                log.debug("refused: %s", refused.reason)
-                self.answer(Response(refused.status, fields=refused.fields))
-                continue
-            if request is None:
-                self.await_input()
-                break
-            self.serve(request)
+                self.answer(self.failure(refused))
         self.settle()
 
     def settle(self) -> None:
@@ -145,7 +146,7 @@ class Connection(asyncio.Protocol):
             parser.expecting = False
             self.write(CONTINUE)
         if self.ended or (self.door.draining and not parser.begun):
-            return self.give_up(400) if parser.begun else self.linger()
+            return self.give_up(Refused(400, "cut short")) if parser.begun else self.linger()
         if parser.begun:
             if self.in_body is not (parser.stage != HEAD):
                 self.in_body, self.since = parser.stage != HEAD, self.loop.time()
@@ -155,23 +156,22 @@ class Connection(asyncio.Protocol):
     def expire(self) -> None:
         """The deadline has passed."""
         if self.state == BUSY:
-            self.owed, self.parser.persist = None, False
-            self.answer(self.failure(StoreDown(f"no answer in {self.limits.answer_time:g} s")))
-        elif self.state == READY and self.parser.begun and not self.clogged:
-            self.give_up(408)
+            self.give_up(StoreDown(f"no answer in {self.limits.answer_time:g} s"))
+        elif self.standing() == SENDING and not self.clogged:
+            self.give_up(Refused(408, "too slow"))
         else:
-            self.end()
+            self.transport.abort()
 
-    def give_up(self, status: int, fields: tuple[tuple[str, str], ...] = ()) -> None:
-        """Answer a request that did not come to its end."""
+    def give_up(self, error: MinibotError) -> None:
+        """Answer a request that will not come to its end."""
         self.parser.persist = False
-        self.answer(Response(status, fields=fields))
+        self.answer(self.failure(error))
 
     def serve(self, request: Request) -> None:
         """Call the endpoint."""
         if request.peer == self.door.trusted_proxy:
-            hops = b",".join(request.all(b"x-forwarded-for")).rsplit(b",", 1)
-            request = request._replace(peer=hops[-1].decode("latin-1").strip())
+            last_hop = b",".join(request.all(b"x-forwarded-for")).rpartition(b",")[2].decode("latin-1").strip()
+            request = request._replace(peer=last_hop or request.peer)
         self.peer = request.peer
         try:
             outcome = self.door.routes.find(request.method, request.path)(request)
@@ -189,18 +189,18 @@ class Connection(asyncio.Protocol):
         """The future of `serve` is done, perhaps too late."""
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if future is self.owed:
-            self.owed = None
-            self.answer(self.failure(error) if error else future.result())
+            self.answer(future.result() if error is None else self.failure(error))
             self.advance()
 
     def failure(self, error: BaseException) -> Response:
-        """What an endpoint's error means to the peer. Only errors of our own may show their text in the log."""
+        """What an error means to the peer. Only errors of our own may show their text in the log."""
         if isinstance(error, Refused):
+            log.debug("refused: %s", error.reason)
             return Response(error.status, fields=error.fields)
         where = "".join(f" in {frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-1:])
-        text = type(error).__name__ + where + (f": {error}" if isinstance(error, MinibotError) else "")
-        self.door.seldom.warning(log, self.parser.path, f"{self.parser.path}: {text}")  # one line a minute and path
-        return Response(503, fields=LATER) if isinstance(error, StoreDown) else Response(500)
+        text = f"{self.parser.path}: {type(error).__name__}{where}" + f": {error}" * isinstance(error, MinibotError)
+        self.door.complain(text)
+        return Response(503, fields=(("Retry-After", "5"),)) if isinstance(error, StoreDown) else Response(500)
 
     def answer(self, response: Response) -> None:
         """Send an answer; then the next request may come, or that was the last."""
@@ -208,21 +208,15 @@ class Connection(asyncio.Protocol):
         self.served += 1
         persist = parser.persist and self.served < self.limits.requests and not door.draining
         log.debug("%s %s %.200s %d", self.peer, parser.method, parser.path, response.status)
-        self.state, self.in_body, self.deadline = READY, None, self.loop.time() + self.limits.idle
+        self.state, self.owed, self.in_body, self.deadline = READY, None, None, self.loop.time() + self.limits.idle
         connection = "close" if not persist else "keep-alive" if parser.old else ""
         self.write(render(response, door.date, connection, bare=parser.method == "HEAD"))
         if not persist:
             return self.linger()
         door.connections.move_to_end(self)
-        if self.served % PIPELINED == 0:
-            self.state = BUSY
-            self.loop.call_soon(self.take_turn)
-
-    def take_turn(self) -> None:
-        """Go on after the others had theirs."""
-        if self.state == BUSY:
-            self.state = READY
-            self.advance()
+        if self.served % PIPELINED == 0 and not self.clogged:  # now the others: as if the peer did not read
+            self.clogged = True
+            self.loop.call_soon(self.resume_writing)
 
     def write(self, octets: bytes) -> None:
         """subtle: asyncio logs a warning for each write to a connection that is lost already, a flood."""
@@ -231,20 +225,13 @@ class Connection(asyncio.Protocol):
 
     def linger(self) -> None:
         """That was the last answer: close our half, and wait for the peer to close its own."""
-        self.state, self.parser = LINGERING, Parser(self.limits, self.door.routes.find)
-        unsent = self.transport.get_write_buffer_size()
-        self.deadline = self.loop.time() + (self.limits.write_time if unsent else self.limits.linger)
-        if self.ended and not self.transport.is_closing():
-            self.transport.close()
-        elif self.transport.can_write_eof() and not self.transport.is_closing():
-            with suppress(OSError):  # the peer has reset the connection already
-                self.transport.write_eof()
+        self.parser.clear()
+        wait = self.limits.write_time if self.transport.get_write_buffer_size() else self.limits.linger
+        self.state, self.deadline = LINGERING, self.loop.time() + wait
+        if not self.transport.is_closing():
+            with suppress(OSError, NotImplementedError):  # the peer has reset the connection; TLS knows no half
+                (self.transport.close if self.ended else self.transport.write_eof)()
         self.settle()
-
-    def end(self) -> None:
-        """Close at once; what is unsent or unread is lost."""
-        self.state = LINGERING
-        self.transport.abort()
 
     def open_stream(self, stream: Stream) -> None:
         """The head of an answer that goes on. Nothing can follow it on this connection."""

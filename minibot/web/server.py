@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from minibot.errors import SettingsFault
-from minibot.web.connection import STREAMING, Connection, Door, log
+from minibot.web.connection import READY, STREAMING, Connection, Door
 from minibot.web.routes import Routes
 from minibot.web.wire import Limits
 
@@ -60,7 +60,7 @@ class Server(Door):
         for task in list(self.arriving):
             task.cancel()
         for one in list(self.connections):
-            if one.is_idle() or one.state == STREAMING:
+            if one.standing() in (READY, STREAMING):
                 one.ended = True
                 one.linger()
         until = self.loop.time() + grace
@@ -84,7 +84,7 @@ class Server(Door):
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:  # no descriptor is left: free one, which takes a turn of the loop
-                self.seldom.warning(log, "accept", f"cannot accept: {error.strerror}; raise the limit of open files")
+                self.complain(f"cannot accept connections: {error.strerror}; raise the limit of open files")
                 self.loop.remove_reader(self.listener)
                 self.loop.call_later(0.0 if self.make_room() else 0.1, self.listen)
                 return

@@ -82,6 +82,10 @@ class Parser:
         """Add what arrived."""
         self.buffer += octets
 
+    def clear(self) -> None:
+        """Forget the octets: there will be no other request."""
+        self.buffer, self.body = bytearray(), bytearray()
+
     def next(self) -> Request | None:
         """The next complete request, or None."""
         if self.stage == HEAD and not self._read_head():

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from minibot.errors import AiFailed, AiRemedy
+from minibot.errors import AiFailed, AiRemedy, retry_after
 
 WAIT, GIVE_UP, REFUSED = AiRemedy.WAIT, AiRemedy.GIVE_UP, AiRemedy.REFUSED
 Row = tuple[AiRemedy, str, str]  # remedy, our code, help for the operator
@@ -77,24 +77,6 @@ def rejected(status: int, error: Any, fields: Any = {}, **words: object) -> Faul
         row = _LONG if _TOO_LONG.search(text) else _MODEL if param == "model" else _OTHER
     refused = frozenset(name for name in DROPPABLE if re.search(rf"""['"`]{name}['"`]|supplied: {name}\b""", text))
     return Fault(row, status, refused, retry_after(fields), named=re.sub(r"[^\w ]", "", " ".join(names))[:80], **words)
-
-
-def retry_after(fields: Mapping[str, str]) -> float | None:
-    """Seconds to wait, 0.5 to 3600, from retry-after-ms, or Retry-After as seconds or as a date; else None.
-
-    Strict, because float() takes "nan", "1_0" and Arabic digits; a date counts from the answer's own Date.
-    """
-    from email.utils import parsedate_to_datetime  # 10 ms that the start does not need
-
-    try:
-        given = fields.get("retry-after-ms") or fields["retry-after"]
-        if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", given):
-            wait = float(given) / (1000 if "retry-after-ms" in fields else 1)
-        else:
-            wait = (parsedate_to_datetime(given) - parsedate_to_datetime(fields["date"])).total_seconds()
-    except (KeyError, TypeError, ValueError):
-        return None
-    return min(max(wait, 0.5), 3600.0)
 
 
 def read_answer(found: Any, **words: object) -> tuple[str, int, int]:

@@ -19,6 +19,8 @@ Next: `config.py`.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -116,3 +118,22 @@ class AiFailed(MinibotError):
         self.code = code
         self.retry_after = retry_after
         self.help = help
+
+
+def retry_after(fields: Mapping[str, str]) -> float | None:
+    """How long the other side asks us to wait, in seconds, 0.5 to 3600, by its header fields; None: it does not say.
+
+    From retry-after-ms, or Retry-After as seconds or as a date, which counts from the answer's own Date. Strict,
+    because float() takes "nan", "1_0" and Arabic digits.
+    """
+    from email.utils import parsedate_to_datetime  # 10 ms that the start does not need
+
+    try:
+        given = fields.get("retry-after-ms") or fields["retry-after"]
+        if re.fullmatch(r"[0-9]{1,99}(\.[0-9]{1,6})?", given):
+            wait = float(given) / (1000 if "retry-after-ms" in fields else 1)
+        else:
+            wait = (parsedate_to_datetime(given) - parsedate_to_datetime(fields["date"])).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return None
+    return min(max(wait, 0.5), 3600.0)

@@ -44,16 +44,21 @@ def setup(settings: Settings, stream: TextIO | None = None) -> None:
     sys.excepthook = lambda *raised: logging.getLogger("minibot").critical("unexpected fault", exc_info=raised)
 
 
+def mask(settings: Settings) -> Callable[[str], str]:
+    """A function that blots out our own secrets in a text, and what has the shape of somebody else's."""
+    values = [getattr(settings, line.name) for line in fields(settings)]
+    known = {one.reveal() for value in values for one in (value if isinstance(value, tuple) else (value,))
+             if isinstance(one, Secret) and len(one.reveal()) >= _SHORTEST}
+    secrets = re.compile("|".join([*map(re.escape, sorted(known, key=len, reverse=True)), *_SHAPES]))
+    return lambda text: secrets.sub("[secret]", text)
+
+
 class Lines(logging.Formatter):
     """A record as one clean line, text or JSON; a traceback follows in indented lines or as the field `trace`."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        values = [getattr(settings, line.name) for line in fields(settings)]
-        known = {one.reveal() for value in values for one in (value if isinstance(value, tuple) else (value,))
-                 if isinstance(one, Secret) and len(one.reveal()) >= _SHORTEST}
-        self._json = settings.log_format == "json"
-        self._secrets = re.compile("|".join([*map(re.escape, sorted(known, key=len, reverse=True)), *_SHAPES]))
+        self._json, self._masked = settings.log_format == "json", mask(settings)
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without line end."""
@@ -65,9 +70,6 @@ class Lines(logging.Formatter):
             return json.dumps(line | ({"trace": trace} if trace else {}))
         head = f"{when} {record.levelname.lower():<8} {safe_line(message, _LONGEST)}"
         return "\n    ".join([head, *(safe_line(row, _LONGEST) for row in trace.splitlines())])
-
-    def _masked(self, text: str) -> str:
-        return self._secrets.sub("[secret]", text)
 
 
 def hop(name: str, conversation: Any, **facts: object) -> None:

@@ -18,10 +18,9 @@ from typing import Any
 import pytest
 
 from minibot.ai import Model, OpenAiModel, estimate, fit, retires
-from minibot.ai_faults import retry_after
 from minibot.ai_offline import LABEL, OfflineModel
 from minibot.config import Settings
-from minibot.errors import AiFailed, AiRemedy
+from minibot.errors import AiFailed, AiRemedy, retry_after
 from minibot.model import Secret
 from minibot.work import Answer, Said
 from tests.servers import FaultServer, Plan, drip, raw, reply

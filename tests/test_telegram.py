@@ -397,7 +397,7 @@ def test_a_moved_group_names_its_new_id() -> None:
     (7, None, 7.0), (0, None, 0.5), (10**9, None, 3600.0), (None, "9", 9.0), (None, "99999999999999999999", 3600.0),
     (None, "\u0667", 5.0), (None, "1_0", 5.0), (None, "-3", 5.0), (None, "nan", 5.0), (None, "1e9", 5.0),
     (True, None, 5.0),
-    (-1, "8", 8.0), ("6", None, 6.0), (1.5, None, 5.0), (None, None, 5.0), ([], "", 5.0),
+    (-1, "8", 8.0), ("6", None, 6.0), (1.5, None, 1.5), (None, None, 5.0), ([], "", 5.0),
 ])
 def test_how_long_to_wait_is_read_strictly(given: Any, header: str | None, seconds: float) -> None:
     fields = {} if header is None else {"retry-after": header}

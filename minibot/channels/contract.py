@@ -4,17 +4,13 @@ Not here: any platform's words (each has its own file), any network, clock or ev
 `Call` and later judges the `Reply`. The law: nothing a platform sends may raise anything but `Unreadable`,
 and one bad item of a batch never costs the others.
 
-Next: `meta.py`, what three of the four share; then any one channel.
+Next: `fields.py`, how their JSON is read; then `meta.py`, what three of the four share.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-from minibot.errors import Unreadable
 from minibot.model import Call, Event, Me, Media, Reply, Request, Response
 from minibot.work import Conversation, Part
 
@@ -49,27 +45,6 @@ class Channel:
     window_hours: float = 24.0  # answers later than this after the person's last message are not sent
     group_gap: float = 0.0  # seconds between the parts of one answer in a group
     looks_up: bool = True  # a status or echo tells later what became of an unsure send
-
-
-def read_json(body: bytes) -> dict[str, Any]:
-    """A webhook's body as an object: strict UTF-8 (a BOM is dropped), no NaN, bounded depth and digits.
-
-    Raises Unreadable for everything else, and only that.
-    """
-    try:
-        value = _STRICT.decode(body.removeprefix(b"\xef\xbb\xbf").decode())
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(f"not JSON ({type(error).__name__})") from None
-    if not isinstance(value, dict):
-        raise Unreadable("JSON, but not an object")
-    return value
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(name)
-
-
-_STRICT = json.JSONDecoder(parse_constant=_refuse_constant)  # made once: `json.loads` would make one for each body
 
 
 def command_of(text: str) -> str:

@@ -17,7 +17,8 @@ from typing import Literal
 
 from minibot.channels import meta
 from minibot.channels.contract import Channel
-from minibot.channels.meta import Item, asked, block, blocks, each, ident, moment, need, words
+from minibot.channels.fields import Item, block, blocks, ident, need, place
+from minibot.channels.meta import asked, each, moment, words
 from minibot.config import Settings
 from minibot.errors import Remedy
 from minibot.markup import PLAIN, compose
@@ -113,7 +114,7 @@ def _attachments(parts: list[Item]) -> tuple[list[Media], list[str], list[str]]:
         if form and isinstance(url, str) and FETCHABLE.fullmatch(url):
             media.append(Media(form, url, url=True))
         elif kind == "location":
-            places.append(meta.place(block(payload.get("coordinates")), "lat", "long"))
+            places.append(place((), block(payload.get("coordinates")), "lat", "long"))
         else:
             unseen.append(NAMES.get(kind, kind))
     return media, unseen, places

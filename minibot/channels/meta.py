@@ -20,20 +20,19 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qsl
 
-from minibot.channels.contract import command_of, read_json
+from minibot.channels.contract import command_of
+from minibot.channels.fields import Item as Item, block as block, blocks as blocks, ident as ident, read_json
 from minibot.config import Settings
-from minibot.errors import Refused, Remedy, SendFailed, Unreadable
+from minibot.errors import Refused, Remedy, SendFailed, Unreadable, retry_after
 from minibot.model import Call, Event, Ignored, Inbound, Media, Odd, Reply, Request, Response, Secret
 from minibot.text import clean, visible
 
-Item = dict[str, Any]
 Row = tuple[Remedy, str]  # what to do about an error, and what the operator must know; {key} is the token's setting
 
 MEDIA_HOSTS = (".fbsbx.com", ".fbcdn.net", ".cdninstagram.com", "graph.facebook.com")
 TEST_SENDERS = ("12334", "16315551181")  # of the dashboard's Test button: nobody would read the answer
 NOSNIFF = (("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", "default-src 'none'"))
 CHALLENGE = re.compile(r"[A-Za-z0-9_.-]{1,200}")  # "int" or "random string" in Meta's pages; we echo nothing wilder
-IDENT = re.compile(r"[!-~]{1,512}")  # the longest ids seen are Instagram's, some 180 characters
 TOO_LONG = re.compile(r"too long|at most \d+ char|less than or equal to \d+")
 
 
@@ -108,29 +107,6 @@ def digest(value: Any) -> str:
     return sha256(dump(value).encode()).hexdigest()[:32]
 
 
-def block(value: Any) -> Item:
-    """The object, or an empty one for anything else."""
-    return value if isinstance(value, dict) else {}
-
-
-def blocks(value: Any) -> list[Item]:
-    """The objects of a list; none for anything else."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def ident(value: Any) -> str:
-    """An opaque id (numbers are sometimes sent for strings), or "" for what cannot be one."""
-    value = str(value) if type(value) is int and 0 < value < 10**30 else value
-    return value if isinstance(value, str) and IDENT.fullmatch(value) else ""
-
-
-def need(value: Any, what: str) -> str:
-    """An id without which the item means nothing. Raises Unreadable."""
-    if not (found := ident(value)):
-        raise Unreadable(f"no {what}")
-    return found
-
-
 def words(value: Any) -> str:
     """What a person wrote, clean; "" if absent. Raises Unreadable for what is no text."""
     if value is not None and not isinstance(value, str):
@@ -159,13 +135,6 @@ def asked(seed: Inbound, text: str, *media: Media, unseen: str = "") -> Inbound:
         raise Unreadable("nothing in it")
     command = "" if seed.forwarded or media else command_of(text)
     return seed._replace(kind=command or "ask", text=text, media=media)
-
-
-def place(item: Item, latitude: str, longitude: str) -> str:
-    """A location as text for the model; "" if there is nothing of it."""
-    spot = [f"{item[key]}" for key in (latitude, longitude) if type(item.get(key)) in (int, float)]
-    known = [words(item.get("name")), words(item.get("address")), ", ".join(spot[1:] and spot)]
-    return f"[location: {', '.join(filter(None, known))}]" if any(known) else ""
 
 
 def origins(settings: Settings) -> tuple[str, ...]:
@@ -199,9 +168,8 @@ def answer(reply: Reply, remedies: Mapping[int, Row], key: str) -> Item:
     message = f"{error.get('message')} {block(error.get('error_data')).get('details')} {error.get('fbtrace_id')}"
     if remedy is Remedy.REFUSED and TOO_LONG.search(message):
         remedy = Remedy.HALVE
-    wait = reply.fields.get("retry-after", "")  # strictly digits: float() takes more
     raise SendFailed(remedy, "/".join(map(str, codes[::-1])) or str(reply.status),
-                     retry_after=min(max(float(wait), 0.5), 3600.0) if re.fullmatch("[0-9]{1,6}", wait) else None,
+                     retry_after=retry_after(reply.fields),
                      help=help.format(key=key) or " ".join(clean(message).split())[:300])
 
 

@@ -16,10 +16,11 @@ from dataclasses import replace
 from functools import partial
 from urllib.parse import quote
 
-from minibot.channels.contract import Channel, read_json
-from minibot.channels.telegram_updates import LIMIT, Object, block, ident, parse, words
+from minibot.channels.contract import Channel
+from minibot.channels.fields import Item, block, read_json
+from minibot.channels.telegram_updates import LIMIT, number, parse, words
 from minibot.config import Settings
-from minibot.errors import Refused, Remedy, SendFailed, Unreadable
+from minibot.errors import Refused, Remedy, SendFailed, Unreadable, retry_after
 from minibot.markup import TELEGRAM, compose, plain_of
 from minibot.model import Call, Me, Reply, Request
 from minibot.text import clean, utf16
@@ -82,7 +83,7 @@ def set_commands(settings: Settings) -> Call:
     return request(settings, "setMyCommands", commands=[{"command": word, "description": MENU[word]} for word in MENU])
 
 
-def result(reply: Reply) -> Object:
+def result(reply: Reply) -> Item:
     """What a method returned, {} where that is no object. Raises SendFailed with what to do about it."""
     try:
         body = read_json(reply.body)
@@ -90,18 +91,18 @@ def result(reply: Reply) -> Object:
         body = {}
     if body.get("ok") is True and 200 <= reply.status < 300:
         return block(body.get("result"))
-    status, parameters = ident(body.get("error_code")) or str(reply.status), block(body.get("parameters"))
+    status, parameters = number(body.get("error_code")) or str(reply.status), block(body.get("parameters"))
     said = " ".join(clean(words(body.get("description")))[:200].split())
     remedy, help = next((row[1:] for row in ERRORS if re.match(row[0], f"{status} {said}", re.I)))
-    chat = ident(parameters.get("migrate_to_chat_id"))
-    waits = (parameters.get("retry_after"), reply.fields.get("retry-after"), 5 if remedy is Remedy.WAIT_CHAT else None)
-    wait = next((min(max(float(str(wait)), 0.5), 3600.0) for wait in waits if re.fullmatch("[0-9]+", str(wait))), None)
+    chat = number(parameters.get("migrate_to_chat_id"))
+    asked = {"retry-after": str(parameters.get("retry_after"))}
+    wait = retry_after(asked) or retry_after(reply.fields) or (5.0 if remedy is Remedy.WAIT_CHAT else None)
     raise SendFailed(Remedy.MOVED if chat else remedy, status, retry_after=wait, chat=chat, help=help or said)
 
 
 def judge(reply: Reply) -> str:
     """The id of the message that was sent."""
-    message_id = ident(result(reply).get("message_id"))
+    message_id = number(result(reply).get("message_id"))
     if not message_id:
         raise SendFailed(Remedy.UNSURE, str(reply.status), help="sent, but without a message id")
     return message_id
@@ -140,7 +141,7 @@ def _send(settings: Settings, conversation: Conversation, part: Part) -> Call:
     return request(settings, "sendMessage", **body)
 
 
-def _place(chat: str, threadless: bool = False) -> Object:
+def _place(chat: str, threadless: bool = False) -> Item:
     """A conversation's "chat", "chat/thread" or "chat/dtopic" as the parameters that lead there."""
     number, _, topic = chat.partition("/")
     if topic.startswith("d"):

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import re
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Literal
 
-from minibot.channels.contract import COMMANDS, read_json
+from minibot.channels.contract import COMMANDS
+from minibot.channels.fields import Item, block, blocks, ident, need, place, read_json
 from minibot.errors import Unreadable
 from minibot.model import Acknowledge, Event, Ignored, Inbound, Me, Media, Odd, Presence, Rekey
 from minibot.text import clean, clean_name
 
-Object = dict[str, Any]
+Object = Item  # the name that other shelves know
 LIMIT = 20 << 20  # bytes; getFile refuses more
 RICH_DEPTH = 40  # documented are 16 levels of blocks; the text inside them nests a little more
 # Marked as bots, yet people: an anonymous administrator of a group, somebody who posts as a channel.
@@ -36,7 +37,7 @@ def parse(body: bytes, me: Me) -> list[Event]:
     """
     update = read_json(body)
     try:
-        event = "update:" + need(update.get("update_id"), "update_id")
+        event = "update:" + need(update.get("update_id"), "update_id", number)
         for kind, read in READERS.items():
             if update.get(kind) is not None:
                 return [read(block(update[kind]), event, me)]
@@ -45,10 +46,10 @@ def parse(body: bytes, me: Me) -> list[Event]:
     return [Ignored("telegram", next((why for why in REASONS if why in "".join(update)), "unknown kind"))]
 
 
-def _message(message: Object, event: str, me: Me) -> Event:
+def _message(message: Item, event: str, me: Me) -> Event:
     """Somebody wrote: is it for us, and what does it say? Ids below zero are groups, the others private chats."""
-    chat = need(block(message.get("chat")).get("id"), "chat id")
-    old, new = ident(message.get("migrate_from_chat_id")), ident(message.get("migrate_to_chat_id"))
+    chat = need(block(message.get("chat")).get("id"), "chat id", number)
+    old, new = number(message.get("migrate_from_chat_id")), number(message.get("migrate_to_chat_id"))
     if old or new:  # the old and the new chat are both told, in any order
         return Rekey("telegram", me.account, old or chat, new or chat)
     private, reply = chat[0] != "-", block(message.get("reply_to_message"))
@@ -57,7 +58,7 @@ def _message(message: Object, event: str, me: Me) -> Event:
     media, notice = _media(message)
     forwarded = not FORWARDED.isdisjoint(message)  # somebody else's words: no command, and no call for us
     word, text = ("", raw) if forwarded else _address(raw, entities, private, me)
-    called = text != raw or word in COMMANDS or ident(block(reply.get("from")).get("id")) == me.account != ""
+    called = text != raw or word in COMMANDS or number(block(reply.get("from")).get("id")) == me.account != ""
     unwanted = _unwanted(message) or ("" if raw or media or notice else "service")
     if unwanted or not (private or called and word != OTHERS):
         return Ignored("telegram", unwanted or "not addressed")
@@ -75,23 +76,23 @@ def _message(message: Object, event: str, me: Me) -> Event:
     name = clean_name(" ".join(map(words, map(sender.get, ("first_name", "last_name", "title")))))
     return Inbound(
         "telegram", me.account, _place(message, chat), event, kind, text, notice if kind == "unsupported" else "",
-        person=ident(sender.get("id")) or chat, name=name, username=label(sender.get("username")), media=media,
-        message_id=ident(message.get("message_id")), sent_at=count(message.get("date")) * 1000, forwarded=forwarded,
-        quoted=quoted, quotes=ident(reply.get("message_id")), album=label(message.get("media_group_id")))
+        person=number(sender.get("id")) or chat, name=name, username=ident(sender.get("username")), media=media,
+        message_id=number(message.get("message_id")), sent_at=count(message.get("date")) * 1000, forwarded=forwarded,
+        quoted=quoted, quotes=number(reply.get("message_id")), album=ident(message.get("media_group_id")))
 
 
-def _membership(change: Object, event: str, me: Me) -> Event:
+def _membership(change: Item, event: str, me: Me) -> Event:
     """In a private chat "kicked" means that the person blocked us, "member" that they came back."""
-    chat = need(block(change.get("chat")).get("id"), "chat id")
+    chat = need(block(change.get("chat")).get("id"), "chat id", number)
     status = words(block(change.get("new_chat_member")).get("status"))
     if chat[0] != "-" and status in ("kicked", "member"):
         return Presence("telegram", me.account, chat, status == "kicked")
     return Ignored("telegram", "membership")
 
 
-def _button(query: Object, event: str, me: Me) -> Event:
+def _button(query: Item, event: str, me: Me) -> Event:
     """We send no buttons; the sign of life ends the spinner that the person sees."""
-    return Acknowledge("telegram", label(query.get("id")))
+    return Acknowledge("telegram", ident(query.get("id")))
 
 
 READERS = {"message": _message, "my_chat_member": _membership, "callback_query": _button}
@@ -99,27 +100,27 @@ READERS = {"message": _message, "my_chat_member": _membership, "callback_query":
 REASONS = ("edited", "channel", "business", "guest", "reaction", "query", "inline", "paid", "poll", "boost", "member")
 
 
-def _unwanted(message: Object) -> str:
+def _unwanted(message: Item) -> str:
     """Why a message gets no answer, whatever it says; "" if nothing speaks against it. Bots never talk to bots."""
     sender = block(message.get("from"))
-    if sender.get("is_bot") and ident(sender.get("id")) not in STAND_INS:
+    if sender.get("is_bot") and number(sender.get("id")) not in STAND_INS:
         return "bot"
     if message.get("is_automatic_forward"):  # the linked channel's post, copied into its discussion group
         return "channel post"
     return "via bot" if message.get("via_bot") and "game" not in message else ""  # a game always comes via its bot
 
 
-def _place(message: Object, chat: str) -> str:
+def _place(message: Item, chat: str) -> str:
     """The conversation: "chat", "chat/thread" in a topic, "chat/dtopic" in a channel's direct messages.
 
     subtle: a plain thread of replies has a message_thread_id as well, only a topic has is_topic_message.
     """
-    direct = ident(block(message.get("direct_messages_topic")).get("topic_id"))
-    thread = ident(message.get("message_thread_id")) if message.get("is_topic_message") else ""
+    direct = number(block(message.get("direct_messages_topic")).get("topic_id"))
+    thread = number(message.get("message_thread_id")) if message.get("is_topic_message") else ""
     return f"{chat}/d{direct}" if direct else f"{chat}/{thread}" if thread else chat
 
 
-def _address(raw: str, entities: list[Object], private: bool, me: Me) -> tuple[str, str]:
+def _address(raw: str, entities: list[Item], private: bool, me: Me) -> tuple[str, str]:
     """The command at the start, and the text without our name; nobody called us where it is `raw` again.
 
     A command is known by its entity, where Telegram gave none by its looks. Offsets count UTF-16 units; what is
@@ -140,18 +141,17 @@ def _address(raw: str, entities: list[Object], private: bool, me: Me) -> tuple[s
         at = slice(2 * start, 2 * (start + length))
         said = units[at].decode("utf-16-le", "replace").lower()
         if (mark.get("type") == "mention" and said == f"@{me.username}".lower()) or (
-                mark.get("type") == "text_mention" and ident(block(mark.get("user")).get("id")) == me.account):
+                mark.get("type") == "text_mention" and number(block(mark.get("user")).get("id")) == me.account):
             units[at] = bytes(len(units[at]))
     text = units.decode("utf-16-le", "surrogatepass").replace("\0", "")
     return word, raw if text == raw else text.lstrip(" \n,:").rstrip()
 
 
-def _text(message: Object) -> tuple[str, list[Object]]:
+def _text(message: Item) -> tuple[str, list[Item]]:
     """Text, caption, rich text or location as sent, and the entities of the first two."""
     for key, marks in (("text", "entities"), ("caption", "caption_entities")):
         if text := words(message.get(key)):
-            found = message.get(marks)
-            return text, [mark for mark in found if isinstance(mark, dict)] if isinstance(found, list) else []
+            return text, blocks(message.get(marks))
     return _flat(message.get("rich_message")) or _location(message), []
 
 
@@ -169,12 +169,10 @@ def _flat(value: object, glue: str = "", depth: int = 0) -> str:
     return words(value)
 
 
-def _location(message: Object) -> str:
+def _location(message: Item) -> str:
     venue = block(message.get("venue"))
-    point = block(message.get("location")) or block(venue.get("location"))
-    numbers = [value for value in map(point.get, ("latitude", "longitude")) if type(value) in (int, float)]
-    known = [words(venue.get("title")), words(venue.get("address")), *(f"{value:.10g}" for value in numbers)]
-    return f"[location: {', '.join(filter(None, known))}]" if len(numbers) == 2 else ""
+    spot = block(message.get("location")) or block(venue.get("location"))
+    return place((venue.get("title"), venue.get("address")), spot, "latitude", "longitude")
 
 
 # In the order in which to look: an animation also comes as a document.
@@ -185,25 +183,20 @@ KINDS: dict[str, Literal["image", "voice"]] = {
     "voice": "voice", "audio": "voice", "video_note": "voice"}  # the transcriber takes a video note's mp4 too
 
 
-def _media(message: Object) -> tuple[tuple[Media, ...], str]:
+def _media(message: Item) -> tuple[tuple[Media, ...], str]:
     """What can be fetched (of a photo the largest size), or the word for what cannot be read."""
     for key in CONTENTS if "text" not in message else ():
         content = message.get(key)
-        sizes = [size for size in (content if isinstance(content, list) else [content]) if isinstance(size, dict)]
+        sizes = blocks(content if isinstance(content, list) else [content])
         if sizes:
-            kind = KINDS.get(label(sizes[0].get("mime_type")) if key == "document" else key)
-            small = (size for size in sizes if label(size.get("file_id")) and count(size.get("file_size")) <= LIMIT)
+            kind = KINDS.get(ident(sizes[0].get("mime_type")) if key == "document" else key)
+            small = (size for size in sizes if ident(size.get("file_id")) and count(size.get("file_size")) <= LIMIT)
             best = max(small, key=lambda size: count(size.get("width")) * count(size.get("height")), default={})
-            mime, length = label(best.get("mime_type")), count(best.get("file_size"))
+            mime, length = ident(best.get("mime_type")), count(best.get("file_size"))
             if kind and best:
                 return (Media(kind, best["file_id"], False, mime, length),), ""
             return (), "large file" if kind else key.replace("_", " ")
     return (), ""
-
-
-def block(value: object) -> Object:
-    """The object, or an empty one for anything else."""
-    return value if isinstance(value, dict) else {}
 
 
 def words(value: object) -> str:
@@ -211,23 +204,11 @@ def words(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def label(value: object) -> str:
-    """A string id, name or type, in printable ASCII as Telegram's are, else ""."""
-    return value if isinstance(value, str) and len(value) <= 255 and value.isascii() and value.isprintable() else ""
-
-
 def count(value: object) -> int:
     """A number of things or seconds, else 0. subtle: `type() is`, since True is an int to `isinstance`."""
     return value if type(value) is int and 0 <= value < 1 << 36 else 0
 
 
-def ident(value: object) -> str:
+def number(value: object) -> str:
     """A number id (52 significant bits at most) as a string, else ""."""
     return str(value) if type(value) is int and -1 << 62 < value < 1 << 62 else ""
-
-
-def need(value: object, what: str) -> str:
-    """An id without which nothing can be stored. Raises Unreadable."""
-    if not (found := ident(value)):
-        raise Unreadable(f"no {what}")
-    return found

@@ -18,7 +18,8 @@ from urllib.parse import quote
 
 from minibot.channels import meta
 from minibot.channels.contract import Channel
-from minibot.channels.meta import Item, asked, block, blocks, each, ident, moment, need, words
+from minibot.channels.fields import Item, block, blocks, ident, need, place
+from minibot.channels.meta import asked, each, moment, words
 from minibot.config import Settings
 from minibot.errors import Remedy
 from minibot.markup import WHATSAPP, compose
@@ -168,7 +169,8 @@ KINDS: Mapping[str, Kind | str] = {  # a message's type -> its reader, or why it
     "audio": _written("", media="voice"), "voice": _written("", media="voice"),
     "video": _written("caption", "video"), "document": _written("caption", "document"),
     "sticker": _written("", "sticker"), "contacts": _written("", "contact"), "order": _written("text", "order"),
-    "location": lambda seed, content: [asked(seed, meta.place(content, "latitude", "longitude"))],
+    "location": lambda seed, content: [asked(seed, place(
+        (content.get("name"), content.get("address")), content, "latitude", "longitude"))],
     "revoke": lambda seed, content: [Erase(*seed[:3], need(content.get("original_message_id"), "message id"))],
     "interactive": _choice, "unsupported": _unsupported, "system": _system,
     "reaction": "reaction", "edit": "edit", "request_welcome": "welcome",

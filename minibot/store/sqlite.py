@@ -17,12 +17,14 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from minibot.config import Settings
 from minibot.errors import LeaseLost, StoreDown
 from minibot.model import Event
+from minibot.promise import Promise
 from minibot.store import sql, sql_export, sqlite_file, upkeep
 from minibot.store.schema import DAY, HOUR, Database
 from minibot.store.sql_chat import file
@@ -46,7 +48,7 @@ class _Job(NamedTuple):
     name: str
     verb: Callable[..., Any]
     args: tuple[Any, ...] = ()  # of intake only, which is run for all webhooks at once
-    future: asyncio.Future[Any] | None = None
+    promise: Promise[Any] | None = None
     bare: bool = False  # outside a transaction
 
 
@@ -88,10 +90,11 @@ class SqliteStore:
                             settings.retention_days * DAY, now, tuple(settings.destinations), int(meta["filed"]))
         self._commits, self._fresh, self._open, self._ended = 0, True, True, False
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._asked: list[_Job] = []  # on their way to the thread
         self._thread = threading.Thread(target=self._work, name="minibot-store", daemon=True)
         self._thread.start()
 
-    def accept(self, events: Sequence[Event], now: int) -> asyncio.Future[Accepted]:
+    def accept(self, events: Sequence[Event], now: int) -> Promise[Accepted]:
         """See `contract.Store`."""
         return self._ask("accept", accept, (events, now))
 
@@ -109,13 +112,21 @@ class SqliteStore:
             self._thread.join()
 
     def _ask(self, name: str, verb: Callable[..., Any], args: tuple[Any, ...] = (), bare: bool = False
-             ) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        if self._open:
-            self._jobs.put(_Job(name, verb, args, future, bare))
-        else:
-            future.set_exception(StoreDown("the store is closed"))
-        return future
+             ) -> Promise[Any]:
+        promise: Promise[Any] = Promise()
+        if not self._open:
+            promise.set_exception(StoreDown("the store is closed"))
+            return promise
+        if not self._asked:  # the thread is woken once for all that one turn of the loop brings
+            self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self._hand_over)
+        self._asked.append(_Job(name, verb, args, promise, bare))
+        return promise
+
+    def _hand_over(self) -> None:
+        for job in self._asked:
+            self._jobs.put(job)
+        self._asked = []
 
     # --- the database thread ------------------------------------------------------------------------------------
 
@@ -149,9 +160,9 @@ class SqliteStore:
         for job in jobs:
             if job.bare:
                 try:
-                    _deliver([(job, job.verb(self._db))])
+                    self._deliver([(job, job.verb(self._db))])
                 except (OSError, sqlite3.Error, StoreDown) as fault:
-                    _deliver([(job, StoreDown(f"{job.name}: {fault}"))])
+                    self._deliver([(job, StoreDown(f"{job.name}: {fault}"))])
 
     def _transact(self, jobs: list[_Job]) -> None:
         """One transaction for all jobs; each is told its result, or the error that befell it."""
@@ -178,7 +189,7 @@ class SqliteStore:
                 for job in jobs:
                     self._transact([job])
                 return
-        _deliver(results)
+        self._deliver(results)
 
     def _run(self, jobs: list[_Job]) -> list[tuple[_Job, Any]]:
         """All intake in as few statements as possible, then the others, who find it filed."""
@@ -227,6 +238,13 @@ class SqliteStore:
                 if fault.sqlite_errorcode in FATAL:
                     raise
 
+    def _deliver(self, results: list[tuple[_Job, Any]]) -> None:
+        """Wake the loop once for a whole batch."""
+        pairs = [(job.promise, result) for job, result in results if job.promise is not None]
+        if pairs:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(_resolve, pairs)
+
     def _shut(self, db: Database) -> None:
         self._ended = True
         self._transact([_Job("close", upkeep.stop)])
@@ -234,17 +252,6 @@ class SqliteStore:
         self._lock.close()
 
 
-def _deliver(results: list[tuple[_Job, Any]]) -> None:
-    """Wake the loop once for a whole batch."""
-    pairs = [(job.future, result) for job, result in results if job.future is not None]
-    if pairs:
-        try:
-            pairs[0][0].get_loop().call_soon_threadsafe(_resolve, pairs)
-        except RuntimeError:  # the loop is closed: nobody waits any more
-            pass
-
-
-def _resolve(pairs: list[tuple[asyncio.Future[Any], Any]]) -> None:
-    for future, result in pairs:
-        if not future.done():
-            future.set_exception(result) if isinstance(result, Exception) else future.set_result(result)
+def _resolve(pairs: list[tuple[Promise[Any], Any]]) -> None:
+    for promise, result in pairs:
+        promise.set_exception(result) if isinstance(result, Exception) else promise.set_result(result)

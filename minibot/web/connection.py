@@ -20,8 +20,9 @@ from itertools import islice
 
 from minibot.errors import MinibotError, Refused, StoreDown
 from minibot.model import Request, Response
+from minibot.promise import Promise
 from minibot.web.routes import Routes, Stream
-from minibot.web.wire import CONTINUE, HEAD, Limits, Parser, render
+from minibot.web.wire import CONTINUE, HEAD, Heads, Limits, Parser, render
 
 log = logging.getLogger("minibot.web")
 LINGERING, READY, SENDING, BUSY, STREAMING = range(5)  # SENDING is what `standing` says of some that are READY
@@ -34,6 +35,7 @@ class Door:
     def __init__(self, routes: Routes, limits: Limits, trusted_proxy: str) -> None:
         self.loop: asyncio.AbstractEventLoop  # from `Server.start` on
         self.routes, self.limits, self.trusted_proxy = routes, limits, trusted_proxy
+        self.heads: Heads = {}
         self.most, self.held, self.date, self.draining, self.quiet_until = limits.connections, 0, "", False, 0.0
         self.connections: OrderedDict[Connection, None] = OrderedDict()
 
@@ -68,13 +70,13 @@ class Connection(asyncio.Protocol):
     def __init__(self, door: Door) -> None:
         self.transport: asyncio.Transport  # from `connection_made` on
         self.door, self.limits, self.loop, self.state = door, door.limits, door.loop, READY
-        self.parser = Parser(door.limits, door.routes.find)
+        self.parser = Parser(door.limits, door.routes.find, heads=door.heads)
         self.since = self.loop.time()
         self.deadline = self.since + self.limits.head_time
         self.in_body: bool | None = False  # None between requests; the first head is due from the start
         self.served = self.held = self.discarded = 0
         self.clogged = self.paused = self.ended = False  # peer does not read, we do not, peer sends no more
-        self.owed: asyncio.Future[Response] | None = None
+        self.owed: Promise[Response] | None = None
         self.on_end: Callable[[], None] = lambda: None  # of a stream
 
     def standing(self) -> int:
@@ -185,9 +187,9 @@ class Connection(asyncio.Protocol):
             self.state, self.owed, self.deadline = BUSY, outcome, self.loop.time() + self.limits.answer_time
             outcome.add_done_callback(self.answered)
 
-    def answered(self, future: asyncio.Future[Response]) -> None:
+    def answered(self, future: Promise[Response]) -> None:
         """The future of `serve` is done, perhaps too late."""
-        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        error = future.exception()
         if future is self.owed:
             self.answer(future.result() if error is None else self.failure(error))
             self.advance()

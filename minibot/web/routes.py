@@ -8,12 +8,12 @@ Next: `connection.py`, which asks here before it reads a body.
 
 from __future__ import annotations
 
-from asyncio import Future
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from minibot.errors import Refused
 from minibot.model import Request, Response
+from minibot.promise import Promise
 
 Write = Callable[[bytes], bool]
 
@@ -29,7 +29,7 @@ class Stream(NamedTuple):
     begin: Callable[[Write], Callable[[], None]]
 
 
-Endpoint = Callable[[Request], Response | Stream | Future[Response]]
+Endpoint = Callable[[Request], Response | Stream | Promise[Response]]
 
 
 class Routes:

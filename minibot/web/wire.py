@@ -23,6 +23,8 @@ from minibot.web.grammar import (BARE_LINE_END, CHUNK_LINE, CHUNK_LINE_BEGUN, ME
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 FRAMING = (b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"content-encoding")
 REASONS = {status.value: status.phrase for status in HTTPStatus}
+Understood = tuple[bytes, dict[bytes, bytes], str, str, Fields, bool, bool, int]
+Heads = dict[bytes, Understood]  # what a head means, by its octets
 HEAD, COUNTED, SIZE, DATA, TRAILERS = range(5)  # what the parser reads next
 
 
@@ -60,8 +62,9 @@ class Parser:
     waits for CONTINUE before it sends the body.
     """
 
-    def __init__(self, limits: Limits, screen: Callable[[str, str], object], peer: str = "") -> None:
-        self.limits, self.screen, self.peer = limits, screen, peer
+    def __init__(self, limits: Limits, screen: Callable[[str, str], object], peer: str = "",
+                 heads: Heads | None = None) -> None:
+        self.limits, self.screen, self.peer, self.heads = limits, screen, peer, {} if heads is None else heads
         self.buffer, self.body = bytearray(), bytearray()
         self.stage, self.method, self.path, self.query = HEAD, "", "", ""
         self.scanned = self.blanks = self.left = self.extensions = 0
@@ -115,6 +118,19 @@ class Parser:
             return False
         head = self._take(end + 4)
         self.scanned = self.blanks = 0  # how far a half head was looked at, empty lines before it
+        if (seen := self.heads.get(head)) is None:
+            seen = self._understand(head)
+            if len(head) <= 1024:  # a platform sends the same head again and again, but for a few lengths
+                if len(self.heads) >= 256:
+                    self.heads.clear()
+                self.heads[head] = seen
+        method, known, self.path, self.query, self.fields, self.old, self.keep, self.left = seen
+        self.persist = self.keep and not self.left  # the body of a refused request is not waited for
+        self._admit(method, known)
+        return True
+
+    def _understand(self, head: bytes) -> Understood:
+        """A whole head, for the first time. What is refused is refused anew each time."""
         line_end, method, target = self._read_request_line(head)
         demand(len(head) - line_end <= self.limits.head, 431, "head too long")
         self.fields = fields = read_fields(head, line_end, self.limits.fields)
@@ -123,8 +139,7 @@ class Parser:
             known = {name: b", ".join(found) for name in FRAMING if (found := [v for n, v in fields if n == name])}
         self.path, _, self.query = read_target(method, target).decode("ascii").partition("?")
         self._read_framing(known)
-        self._admit(method, known)
-        return True
+        return method, known, self.path, self.query, fields, self.old, self.keep, self.left
 
     def _skip_blank_lines(self) -> bool:
         """Drop up to four empty lines before a request (RFC 9112 2.2 asks for one); true once it has begun."""
@@ -168,7 +183,6 @@ class Parser:
         self.left = -1 if coding is not None else 0 if length is None else read_length(length)
         options = list_of(known.get(b"connection", b""))
         self.keep = b"close" not in options and (not self.old or b"keep-alive" in options)
-        self.persist = self.keep and not self.left  # the body of a refused request is not waited for
 
     def _admit(self, method: bytes, known: dict[bytes, bytes]) -> None:
         """Refuse before the body is read; otherwise go on to it."""

@@ -1,0 +1,67 @@
+"""A result that comes later, told at once: what the door waits with instead of an `asyncio.Future`.
+
+Not here: cancelling, several listeners, threads. The law: it is made, kept and heard on the event loop's thread; the
+one listener is called inside `set_result`, without another turn of the loop (a Future's way costs four times as
+much, twice for each webhook). The names are those of `asyncio.Future`.
+
+Next: `web/routes.py`, whose endpoints may return one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Promise(Generic[T]):
+    """Kept once with `set_result` or `set_exception`; may be awaited."""
+
+    __slots__ = ("_done", "_result", "_error", "_listener")
+
+    def __init__(self) -> None:
+        self._done = False
+        self._result: T
+        self._error: BaseException | None = None
+        self._listener: Callable[[Promise[T]], None] | None = None
+
+    def done(self) -> bool:
+        return self._done
+
+    def result(self) -> T:
+        """The result, or raises what `set_exception` was given."""
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def exception(self) -> BaseException | None:
+        """What went wrong, or None."""
+        return self._error
+
+    def set_result(self, result: T) -> None:
+        self._result = result
+        self._tell()
+
+    def set_exception(self, error: BaseException) -> None:
+        self._error = error
+        self._tell()
+
+    def add_done_callback(self, listener: Callable[[Promise[T]], None]) -> None:
+        """Call `listener` with this promise as soon as it is kept: now, if it is."""
+        self._listener = listener
+        if self._done:
+            listener(self)
+
+    def _tell(self) -> None:
+        self._done = True
+        if self._listener is not None:
+            self._listener(self)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if not self._done:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.add_done_callback(lambda _: None if future.done() else future.set_result(None))
+            yield from future
+        return self.result()

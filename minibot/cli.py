@@ -34,6 +34,8 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "demo": Command("minibot.desk.demo", "demo [--port N] [--no-browser] [--db FILE] [--lesson NAME]",
+                    "four simulated platforms on one page; needs no account, no key, no package"),
     "connect": Command("minibot.desk.connect", "connect [platform ...] [--url URL]",
                        "register the webhooks with the platforms"),
     "check": Command("minibot.desk.check", "check [--json]", "examine everything, live; each fault with its remedy"),
@@ -77,6 +79,8 @@ def settings(complete: bool = False) -> Settings:
 
 
 def _serve() -> int:
+    if "MINIBOT_DEMO" in os.environ:
+        return _rehearse()
     loaded = settings(complete=True)
     if find_spec("openai") is None:
         print(NO_OPENAI, file=sys.stderr)
@@ -84,6 +88,15 @@ def _serve() -> int:
     from minibot.app import serve  # asyncio and sqlite3 only for the command that needs them
 
     return serve(loaded, _crash_point(os.environ.get("CRASH_AT", "")))
+
+
+def _rehearse() -> int:
+    """The serving half of `run.py demo`: no `.env`, simulated platforms, and openai only for a real model."""
+    from minibot.app import serve
+
+    loaded, _ = load(os.environ)
+    rehearse = import_module("minibot.desk.demo_rehearsal").rehearsal(loaded, os.environ)
+    return serve(loaded, _crash_point(""), rehearse)
 
 
 def _crash_point(wanted: str) -> Callable[[str], None]:

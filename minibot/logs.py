@@ -66,6 +66,7 @@ class Lines(logging.Formatter):
         trace = self._masked(self.formatException(record.exc_info)) if record.exc_info else ""
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
         if self._json:
+            when = f"{when[:-1]}.{int(record.created % 1 * 1e6):06}Z"
             line = {"time": when, "level": record.levelname.lower(), "logger": record.name, "message": message}
             return json.dumps(line | ({"trace": trace} if trace else {}))
         head = f"{when} {record.levelname.lower():<8} {safe_line(message, _LONGEST)}"

@@ -60,7 +60,7 @@ def _plain(message: Item, event: str, me: Me) -> Event | None:
     first, last = words(sender.get("first_name")), words(sender.get("last_name"))
     return Inbound("telegram", me.account, person, event, "ask", clean(text), "", person,
                    clean_name(f"{first} {last}" if last else first), "", number(message["message_id"]),
-                   count(message["date"]) * 1000, username=label(sender.get("username")))
+                   count(message["date"]) * 1000, username=ident(sender.get("username")))
 
 
 def _message(message: Item, event: str, me: Me) -> Event:

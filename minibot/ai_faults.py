@@ -29,7 +29,7 @@ _KEY: Row = GIVE_UP, "bad_key", "AI_API_KEY is wrong, revoked, or not allowed fr
 _DOWN: Row = WAIT, "http_{status}", "the model's server is in trouble"
 _OTHER: Row = GIVE_UP, "http_{status}", "the model's server refuses the request ({named})"
 _BROKEN: Row = GIVE_UP, "no_client", "{named}: check OPENAI_BASE_URL, AI_API_KEY, HTTPS_PROXY and ALL_PROXY (no socks)"
-_MEANING: Mapping[str | int, Row] = {
+MEANING: Mapping[str | int, Row] = {
     **dict.fromkeys(("insufficient_quota", "credit_balance_exhausted", "organization_spend_limit_exceeded", 402,
                      "project_spend_limit_exceeded", "organization_usage_limit_exceeded",
                      "billing_hard_limit_reached"), _MONEY),
@@ -63,7 +63,7 @@ def explain(error: Exception, **words: object) -> Fault:
     if response := getattr(error, "response", None):
         return rejected(response.status_code, getattr(error, "body", None), response.headers, **words)
     names = [kind.__name__ for fault in (error.__cause__, error) for kind in type(fault).__mro__]
-    row = next((_MEANING[name] for name in names if name in _MEANING), _BROKEN)
+    row = next((MEANING[name] for name in names if name in MEANING), _BROKEN)
     return Fault(row, named=type(error.__cause__ or error).__name__)
 
 
@@ -72,7 +72,7 @@ def rejected(status: int, error: Any, fields: Any = {}, **words: object) -> Faul
     said = error if isinstance(error, dict) else {"message": error}
     code, kind, param = names = [str(said.get(name) or "") for name in ("code", "type", "param")]
     text = f"{param!r} {code} {kind} {said.get('message')}".lower()
-    row = _MEANING.get(code) or _MEANING.get(kind) or _MEANING.get(status) or (_DOWN if status >= 500 else _OTHER)
+    row = MEANING.get(code) or MEANING.get(kind) or MEANING.get(status) or (_DOWN if status >= 500 else _OTHER)
     if row is _OTHER:
         row = _LONG if _TOO_LONG.search(text) else _MODEL if param == "model" else _OTHER
     refused = frozenset(name for name in DROPPABLE if re.search(rf"""['"`]{name}['"`]|supplied: {name}\b""", text))

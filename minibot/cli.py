@@ -39,6 +39,9 @@ COMMANDS = {
     "connect": Command("minibot.desk.connect", "connect [platform ...] [--url URL]",
                        "register the webhooks with the platforms"),
     "check": Command("minibot.desk.check", "check [--json]", "examine everything, live; each fault with its remedy"),
+    "status": Command("minibot.desk.status", "status", "the running bot on one screen"),
+    "audit": Command("minibot.desk.audit", "audit", "paths, hosts, secrets, personal data, threads, lines per file"),
+    "unit": Command("minibot.desk.unit", "unit", "a systemd unit for this folder and user"),
 }
 
 

@@ -12,10 +12,12 @@ import json
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
+from email import message_from_bytes
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from minibot.desk.simulator import Answered, Webhook, filled, json_answer, mismatch
+from minibot.desk.simulator import Answered, Clock, Webhook, filled, json_answer, mismatch
 from minibot.desk.simulator_graph import GraphSide
 from minibot.desk.simulator_meta import Page, Phones, WhatsApp, error
 from minibot.desk.simulator_telegram import TelegramSide, refuse
@@ -33,6 +35,11 @@ FIELDS = {
     "instagram": {"messages", "messaging_postbacks", "messaging_seen", "message_reactions", "messaging_referral",
                   "messaging_handover", "standby", "message_edit", "comments"},
 }
+
+
+def dated(answered: Answered, now: Clock) -> Answered:
+    """With the Date field that every real server sends."""
+    return answered._replace(headers={**answered.headers, "date": formatdate(now() / 1000, usegmt=True)})
 
 
 class Telegram(TelegramSide):
@@ -59,6 +66,14 @@ class Telegram(TelegramSide):
             "answerCallbackQuery": (self._answer_callback_query, {
                 "callback_query_id!": str, "text": ".{0,200}", "show_alert": bool}),
         }
+
+    def answer(self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes) -> Answered:
+        if headers.get("content-type", "").startswith("multipart/form-data"):  # how a certificate is uploaded
+            parts = message_from_bytes(f"Content-Type: {headers['content-type']}\r\n\r\n".encode() + body)
+            given = {str(part.get_param("name", header="content-disposition")): part.get_payload(decode=True).decode()
+                     for part in parts.get_payload()}
+            headers, body = {**headers, "content-type": "application/json"}, json.dumps(given).encode()
+        return dated(super().answer(method, path, query, headers, body), self.now)
 
     def update(self, kind: str, value: dict[str, Any], id: int = 0) -> Webhook:
         made = super().update(kind, value, id)
@@ -105,7 +120,10 @@ class Telegram(TelegramSide):
             self.pending.clear()
         self.registrations += 1
         self.secret = secret
-        self.webhook = {"url": given.get("url", ""), "has_custom_certificate": False, "ip_address": "203.0.113.7",
+        certificate = given.get("certificate", "")
+        if certificate and not certificate.startswith("-----BEGIN CERTIFICATE-----"):
+            refuse(400, "bad webhook: certificate must be uploaded as a file")
+        self.webhook = {"url": given.get("url", ""), "has_custom_certificate": bool(certificate), "ip_address": "203.0.113.7",
                         "max_connections": min(100, max(1, int(given.get("max_connections", 40)))),
                         **filled(allowed_updates=[name for name in names if name in DEFAULT_UPDATES])}
         return True
@@ -147,11 +165,12 @@ class Graph(GraphSide):
 
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
-        account = self.account
+        account, self.now = self.account, self.account.now
         self.app_token = f"{account.app_id}|{account.app_secret}"
         self.tokens[self.app_token] = "app"
         self.visit: Callable[[str], tuple[int, bytes]] = lambda url: (0, b"")  # GET of a callback URL
         self.subscriptions: dict[str, dict[str, Any]] = {}  # object -> subscription
+        self.subscribers: dict[str, dict[str, str]] = {}  # role -> the app that its account sends to, if not ours
         self.subscribed: dict[str, list[str]] = {}  # whatsapp, page, instagram -> fields its account sends the app
         self.phone = {"id": account.phone_number_id, "display_phone_number": account.number,
                       "verified_name": "Lucky Shrub", "quality_rating": "GREEN", "code_verification_status": "VERIFIED",
@@ -169,6 +188,10 @@ class Graph(GraphSide):
             "scopes": scopes[role], "granular_scopes": [{"scope": scope, "target_ids": [targets[role]]}
                                                         for scope in scopes[role]],
         } for token, role in self.tokens.items() if role in scopes}
+        for token in [token for token, role in self.tokens.items() if role == "instagram" and token]:
+            self.debug[token] = {"app_id": account.app_id, "type": "USER", "is_valid": True,
+                                 "expires_at": self.now() // 1000 + 50 * 86_400, "scopes": []}
+        self.renewed = ""  # the token that a renewal gives, if it is another one
         self.served_version = ""  # what Meta serves instead of an expired version
 
     def answer(self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes,
@@ -179,10 +202,11 @@ class Graph(GraphSide):
         if path.count("/") > 1 and (self.tokens.get(token) == "instagram") != login and token in self.tokens:
             return error(190, "Invalid OAuth access token - Cannot parse access token", 401)
         if login and re.fullmatch("(/v[0-9.]+)?/refresh_access_token", path):
-            return json_answer(200, {"access_token": token, "token_type": "bearer", "expires_in": 5_183_944})
+            self.tokens[renewed := self.renewed or token] = "instagram"
+            return json_answer(200, {"access_token": renewed, "token_type": "bearer", "expires_in": 5_183_944})
         answered = super().answer(method, path, query, headers, body)
         version = self.served_version or path.split("/")[1]
-        return answered._replace(headers={**answered.headers, "facebook-api-version": version})
+        return dated(answered._replace(headers={**answered.headers, "facebook-api-version": version}), self.now)
 
     def call(self, method: str, node: str, edge: str, role: str, given: dict[str, Any]) -> Answered:
         account = self.account
@@ -229,7 +253,7 @@ class Graph(GraphSide):
         return json_answer(200, {"success": True})
 
     def _account_subscription(self, method: str, role: str, given: dict[str, Any]) -> Answered:
-        about = {"id": self.account.app_id, "name": "My App", "link": "https://example.org/app"}
+        about = {"id": self.account.app_id, "name": "My App", **self.subscribers.get(role, {})}
         if method == "GET":
             fields = self.subscribed.get(role)
             entry: dict[str, Any] = {**about, "subscribed_fields": fields}

@@ -29,7 +29,7 @@ from minibot.model import Call, Reply
 from minibot.web.calls import Caller
 
 USAGE = "usage: python run.py check [--json]"
-PARTS = {"settings": check_here.shapes, "database": check_here.database, "server": check_here.server,
+PARTS = {"database": check_here.database, "server": check_here.server,
          "telegram": check_platforms.telegram, "meta": check_platforms.application,
          "whatsapp": check_platforms.whatsapp, "messenger": check_platforms.page, "instagram": check_platforms.login,
          "model": check_here.model}
@@ -85,9 +85,11 @@ async def examine(settings: Settings, now: float, agents: tuple[str, ...] = tunn
     caller = _Listener(clock=time.monotonic)
     try:
         public = await tunnel.address(settings, caller, settings.port, None, agents)
-        case = Case(settings, caller, Graph(settings, caller), public, now)
         whole = Report()
-        for report in await asyncio.gather(*(_part(case, about) for about in PARTS)):
+        settings = check_here.shapes(settings, whole.say)
+        case = Case(settings, caller, Graph(settings, caller), public, now)
+        whole += await _part(case, "meta")  # first: what it finds out about the app's own token, others use
+        for report in await asyncio.gather(*(_part(case, about) for about in PARTS if about != "meta")):
             whole += report
         _skew(whole, caller.date, now)
         return whole

@@ -53,25 +53,27 @@ class Case(NamedTuple):
     now: float
 
 
-async def shapes(case: Case, say: Say) -> None:
-    """Values that are missing, or cannot be right by their looks."""
-    settings = case.settings
-    half = [platform for platform in PLATFORMS if state(settings, platform) == "wrong"]
+def shapes(settings: Settings, say: Say) -> Settings:
+    """Values that are missing, or cannot be right by their looks: told, and left out of the settings returned."""
+    half, wrong = [platform for platform in PLATFORMS if state(settings, platform) == "wrong"], set[str]()
     for key in dict.fromkeys(key for platform in half for key in settings.missing(platform)):
         needy = ", ".join(platform for platform in half if key in settings.missing(platform))
         say("settings", (True, "error", f"{key}: not set, and {needy} cannot do without it", HELP[key]))
-    for line in fields(Settings):
-        held, key = getattr(settings, line.name), KEYS[line.name]
+    for name, key in KEYS.items():
+        held = getattr(settings, name)
         for value in held if isinstance(held, tuple) else (held,):
             text = value.reveal() if isinstance(value, Secret) else value if isinstance(value, str) else ""
             kind, home = next(KINDS[shape] for shape in KINDS if not shape or re.fullmatch(shape, text))
-            say("settings",
-                (kind and line.name not in home, "error", f"{key}: holds {kind}", f"that belongs into {home.upper()}"),
-                (line.name != "system_prompt" and PLACEHOLDER.search(text), "error",
-                 f"{key}: still holds the placeholder of an example", "put your own value there"))
-    say("settings", (re.fullmatch("[0-9]{1,13}", settings.meta_phone_number_id), "error",
-                     "META_PHONE_NUMBER_ID: that is a phone number, and the id is longer",
-                     "take the Phone number ID below the number on WhatsApp > API Setup"))
+            stray, sample = kind and name not in home, name != "system_prompt" and PLACEHOLDER.search(text)
+            number = name == "meta_phone_number_id" and re.fullmatch("[0-9]{1,13}", text)
+            say("settings", (stray, "error", f"{key}: holds {kind}", f"that belongs into {home.upper()}"),
+                (number, "error", f"{key}: that is a phone number", "take the Phone number ID below it (WhatsApp > API Setup)"),
+                (sample, "error", f"{key}: still holds the placeholder of an example", "put your own value there"))
+            wrong |= {name} if stray or sample or number else set()
+    if "ai_api_key" in wrong:
+        wrong.add("openai_base_url")
+    unset: dict[str, Any] = {line.name: line.default for line in fields(Settings) if line.name in wrong}
+    return replace(settings, **unset)
 
 
 async def database(case: Case, say: Say) -> None:
@@ -90,12 +92,11 @@ async def database(case: Case, say: Say) -> None:
 async def server(case: Case, say: Say) -> None:
     """The running minibot, and whether the world reaches it."""
     settings, public, health = case.settings, case.public, dict[str, Any]()
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     try:
         if settings.tls_cert:  # then only the public name fits the certificate
             tls(settings.tls_cert, settings.tls_key)
         else:
-            health = await _health(case.caller, f"http://{host}:{settings.port}")
+            health = await ask_health(settings, case.caller)
             say("server", (health, "ok", f"minibot runs on port {settings.port}", ""),
                 (True, "error", f"another program answers on port {settings.port}", "stop it, or set PORT in .env"))
     except NoAnswer:
@@ -115,8 +116,14 @@ async def server(case: Case, say: Say) -> None:
         await _reached(case, say, health)
 
 
+async def ask_health(settings: Settings, caller: Caller) -> dict[str, Any]:
+    """What the minibot of this machine tells of itself; {} if somebody else answers. Raises NoAnswer."""
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    own = settings.public_url if settings.tls_cert else f"http://{host}:{settings.port}"
+    return await _health(caller, own)
+
+
 async def _health(caller: Caller, origin: str) -> dict[str, Any]:
-    """What minibot's /healthz tells; {} if somebody else answers. Raises NoAnswer."""
     reply = await caller.perform(Call(origin, "GET", f"{origin}/healthz", timeout=10.0), "server")
     try:
         told = json.loads(reply.body)
@@ -148,12 +155,12 @@ async def _reached(case: Case, say: Say, health: dict[str, Any]) -> None:
 async def model(case: Case, say: Say) -> None:
     """Whether the model answers, and until when it will."""
     settings = case.settings
+    if not settings.ai_api_key and not settings.openai_base_url:
+        return  # a fault of the settings, told there
     for key in ("openai_model", "openai_transcribe_model"):
         end = None if settings.openai_base_url else retires(getattr(settings, key))
         say("model", (end, "warning", f"{getattr(settings, key)} is switched off on {end and end[0]}",
                       f"set {KEYS[key]}={end and end[1]}"))
-    if not settings.ai_api_key and not settings.openai_base_url:
-        return  # a fault of the settings, told there
     asked = OpenAiModel(replace(settings, max_output_tokens=16, system_prompt="Say OK."), clock=time.monotonic)
     try:
         answer = await asked.answer([Said("user", "Are you there?")], "check")

@@ -12,14 +12,15 @@ from __future__ import annotations
 import time
 
 from minibot.channels import telegram as bot_api
-from minibot.channels.meta import block
+from minibot.channels.meta import Item, block
 from minibot.channels.telegram_updates import Object
 from minibot.config import KEYS
 from minibot.desk.check_here import Case, Say
 from minibot.desk.connect import PATH, advice
-from minibot.desk.graph import APP, NEEDED, names
+from minibot.desk.graph import NEEDED, names
 from minibot.desk.report import age
-from minibot.errors import Remedy, SendFailed
+from minibot.errors import MinibotError, Remedy, SendFailed
+from minibot.model import Secret
 
 CONNECT = "python run.py connect "
 DAY = 86_400  # seconds
@@ -65,9 +66,13 @@ def webhook(say: Say, info: Object, polling: bool, address: str, now: float) -> 
 async def application(case: Case, say: Say) -> None:
     """The app: the webhook of every platform that is on, and the API version."""
     graph, on = case.graph, [name for name in case.settings.platforms if name != "telegram"]
-    say("meta", (on and not graph.app, "warning", f"{APP}: not both set, so nobody can see what is registered",
+    say("meta", (on and not case.settings.meta_app_id, "warning", "META_APP_ID: not set, so nobody can see what is registered",
                  "App settings > Basic shows them"))
-    found = await graph.subscriptions() if on and graph.app else {}
+    try:
+        found = await graph.subscriptions() if on and graph.app else {}
+    except MinibotError:  # told once, and not relied on any further
+        graph.app, graph.app_id = Secret(), ""
+        raise
     for name in on if graph.app else ():
         webhook, ours = found.get(graph.product(name).object, {}), f"{case.public.url}/{name}/webhook"
         at = webhook.get("callback_url")
@@ -118,32 +123,40 @@ async def page(case: Case, say: Say) -> None:
 
 
 async def login(case: Case, say: Say) -> None:
-    """Instagram with a token of its own. Whether debug_token knows such tokens is not documented; if not, no harm."""
+    """Instagram with a token of its own. Whether its host has debug_token is not documented; if not, no harm."""
     if case.settings.instagram_access_token:
         me = await case.graph.ask("account", "me?fields=id,username", "instagram_access_token")
         say("instagram", (True, "ok", f"the account is {me.get('username')}", ""))
         await _subscribed(case, say, "instagram")
-        if case.graph.app:
-            await _token(case, say, "instagram", ())
+        try:
+            facts = await case.graph.token("instagram_access_token")
+        except SendFailed:
+            facts = {}
+        _lasts(case, say, "instagram", facts)
 
 
 async def _token(case: Case, say: Say, name: str, scopes: tuple[str, ...]) -> None:
     """Is it valid, for how long, of our app, of the right kind, and may it what it must? Raises SendFailed."""
-    holder, app_id = case.graph.product(name).token, case.settings.meta_app_id
+    holder, app_id = case.graph.product(name).token, case.graph.app_id
     facts, key = await case.graph.token(holder), KEYS[holder]
     if facts.get("is_valid") is not True:
         raise SendFailed(Remedy.STOP, "190", help=f"{key} is not valid (any more): {LASTING[holder]}")
     app, kind = str(facts.get("app_id")), facts.get("type")
     lacking = [scope for scope in scopes if scope not in names(facts.get("scopes"))]
-    ends = [end for each in ("expires_at", "data_access_expires_at") if isinstance(end := facts.get(each), int) and end]
-    left = min(ends, default=case.now + 99 * DAY) - case.now
     say(name, (app_id and app != app_id, "error", f"{key} belongs to the app {app}, {facts.get('application')}, not to "
                "META_APP_ID", "make a token in our app, or set META_APP_ID and META_APP_SECRET to that app's"),
         (holder == "meta_page_access_token" and kind != "PAGE", "error", f"{key} is the token of a {kind}, not of a Page",
          LASTING[holder]),
-        (lacking, "error", f"{key} lacks the permission {', '.join(lacking)}", "generate it again with that permission"),
-        (left < 7 * DAY, "warning", f"{key} ends in {age(left)}", LASTING[holder]),
-        (True, "ok", f"{key} is valid" + (f" for {age(left)}" if ends else ""), ""))
+        (lacking, "error", f"{key} lacks the permission {', '.join(lacking)}", "generate it again with that permission"))
+    _lasts(case, say, name, facts)
+
+
+def _lasts(case: Case, say: Say, name: str, facts: Item) -> None:
+    holder = case.graph.product(name).token
+    ends = [end for each in ("expires_at", "data_access_expires_at") if isinstance(end := facts.get(each), int) and end]
+    left = min(ends, default=case.now + 99 * DAY) - case.now
+    say(name, (left < 7 * DAY, "warning", f"{KEYS[holder]} ends in {age(left)}", LASTING[holder]),
+        (True, "ok", f"{KEYS[holder]} is valid" + (f" for {age(left)}" if ends else ""), ""))
 
 
 async def _subscribed(case: Case, say: Say, name: str) -> None:

@@ -51,14 +51,14 @@ _LOGIN = Product("instagram", _INSTAGRAM, _INSTAGRAM, "instagram_access_token", 
 class Graph:
     """Graph, asked with the tokens of `settings`. Every method raises NoAnswer and SendFailed.
 
-    `served` and `date` are what the last reply said of its API version and its time.
+    `app` is the app's own token, "" without its id and secret; `served` is the API version of the last reply.
     """
 
     def __init__(self, settings: Settings, caller: Caller) -> None:
-        self.settings, self.caller = settings, caller
+        self.settings, self.caller, self.app_id = settings, caller, settings.meta_app_id
         secret = settings.meta_app_secrets[0].reveal() if settings.meta_app_secrets else ""
         self.app = Secret(f"{settings.meta_app_id}|{secret}" if settings.meta_app_id and secret else "")
-        self.served = self.date = ""
+        self.served = ""
 
     def product(self, platform: str) -> Product:
         """What must be subscribed for `platform`."""
@@ -73,14 +73,14 @@ class Graph:
         version = "" if path.startswith("refresh_access_token") else f"/{self.settings.meta_api_version}"
         call = meta.graph(f"Graph's {name}", f"{root}{version}/{path}", token, content)
         reply = await self.caller.perform(call, "meta")
-        self.served, self.date = reply.fields.get("facebook-api-version", ""), reply.fields.get("date", "")
+        self.served = reply.fields.get("facebook-api-version", "")
         return meta.answer(reply, meta.COMMON, KEYS[holder] if holder else APP)
 
     async def token(self, holder: str) -> Item:
-        """What debug_token says of the token in `holder`; without the app's own, the token asks about itself."""
+        """What debug_token says of the token in `holder`: the app asks, else, and on Instagram, the token itself."""
         asked = quote(getattr(self.settings, holder).reveal(), safe="")
-        return block((await self.ask("debug_token", f"debug_token?input_token={asked}",
-                                     "" if self.app else holder)).get("data"))
+        asker = "" if self.app and holder != "instagram_access_token" else holder
+        return block((await self.ask("debug_token", f"debug_token?input_token={asked}", asker)).get("data"))
 
     async def account(self, platform: str) -> str:
         """Whose subscribed_apps count: the WABA, which the token's own rights may name, else the token's Page."""
@@ -103,7 +103,7 @@ class Graph:
         found = await self.ask("subscribed_apps", f"{account}/subscribed_apps", self.product(platform).token)
         apps = [block(item.get("whatsapp_business_api_data")) or item for item in blocks(found.get("data"))]
         # An app of Instagram Login has a second id there, which no setting holds: any app counts as ours.
-        ours = self.settings.meta_app_id if self.product(platform) is not _LOGIN else ""
+        ours = self.app_id if self.product(platform) is not _LOGIN else ""
         mine = [names(app.get("subscribed_fields")) for app in apps if not ours or ident(app.get("id")) == ours]
         return mine[0] if mine else None, ", ".join(safe_line(str(app.get("name") or app.get("id"))) for app in apps)
 

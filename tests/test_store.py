@@ -50,27 +50,25 @@ class Driven:
 
     def hear(self, text: str = "hello", chat: str = "anna", now: int = NOW, **more: Any) -> Accepted:
         self.events += 1
-        fields = {"sent_at": now, "message_id": f"in-{self.events}", "person": chat} | more
+        fields: dict[str, Any] = {"sent_at": now, "message_id": f"in-{self.events}", "person": chat} | more
         return self.take(Inbound("telegram", "1", chat, f"message:{self.events}", text=text, **fields), now=now)
 
-    def work(self, now: int = NOW, owner: str = "me", limit: int = 100, alone: bool = False) -> list[Step]:
-        steps: list[Step] = self.claim(owner, now, LEASE, limit, alone)
+    def work(self, now: int = NOW, owner: str = "me", limit: int = 100, alone: bool = False) -> Any:
+        steps = self.claim(owner, now, LEASE, limit, alone)
         return steps
 
-    def step(self, now: int = NOW) -> Step:
+    def step(self, now: int = NOW) -> Any:
         step, = self.work(now)
         return step
 
-    def reply(self, step: Step, *parts: str, now: int = NOW, answer: str = "", **more: Any) -> Step:
+    def reply(self, step: Step, *parts: str, now: int = NOW, answer: str = "", **more: Any) -> Any:
         outcomes = {item.id: "replied" for item in step.waiting}
         text = answer or " ".join(parts)
-        nxt: Step = self.finish(step.conversation, Finish(outcomes, parts, Answer(text, "model", 10, 5), **more), now)
-        return nxt
+        return self.finish(step.conversation, Finish(outcomes, parts, Answer(text, "model", 10, 5), **more), now)
 
-    def sent(self, step: Step, now: int = NOW, message_id: str = "") -> Step:
+    def sent(self, step: Step, now: int = NOW, message_id: str = "") -> Any:
         assert step.part
-        nxt: Step = self.settle(step.conversation, step.part.id, Fate("sent", message_id or f"out-{step.part.id}"), now)
-        return nxt
+        return self.settle(step.conversation, step.part.id, Fate("sent", message_id or f"out-{step.part.id}"), now)
 
     def exchange(self, text: str, *parts: str, chat: str = "anna", now: int = NOW, **more: Any) -> None:
         self.hear(text, chat, now=now, **more)
@@ -108,7 +106,7 @@ def test_a_message_is_stored_once_however_often_it_comes(store: Driven) -> None:
 def test_fifty_deliveries_at_the_same_time_make_one_message(store: Driven) -> None:
     message = Inbound("telegram", "1", "anna", "message:1", text="hello", sent_at=NOW)
 
-    async def all_at_once() -> list[Accepted]:
+    async def all_at_once() -> Any:
         return await asyncio.gather(*[store.store.accept([message], NOW) for _ in range(50)])
 
     results = store.loop.run_until_complete(all_at_once())
@@ -131,7 +129,7 @@ def test_the_same_event_id_on_another_account_or_platform_is_another_message(sto
 
 
 def test_every_webhook_of_a_crowd_gets_its_own_answer(store: Driven) -> None:
-    async def crowd() -> list[Accepted]:
+    async def crowd() -> Any:
         return await asyncio.gather(*[store.store.accept(
             [Inbound("telegram", "1", f"chat{n % 70}", f"message:{n}.{m}", text="x", sent_at=NOW)
              for m in range(n % 3)], NOW) for n in range(300)])
@@ -225,11 +223,10 @@ def test_a_conversation_in_hand_is_not_handed_out_again_until_its_lease_passes(s
     assert store.work(NOW + LEASE - 1, "other") == []
     theirs, = store.work(NOW + LEASE, "other")
     assert theirs.conversation.epoch > mine.conversation.epoch
-    for verb in (lambda: store.reply(mine, "late"), lambda: store.refresh(mine.conversation, NOW),
-                 lambda: store.settle(mine.conversation, 1, Fate("sent"), NOW),
-                 lambda: store.postpone(mine.conversation, NOW, True, "", NOW)):
+    for verb, *words in (("refresh", NOW), ("settle", 1, Fate("sent"), NOW), ("finish", Finish({}, ("late",)), NOW),
+                         ("postpone", NOW, True, "", NOW)):
         with pytest.raises(LeaseLost):
-            verb()
+            getattr(store, str(verb))(mine.conversation, *words)
     assert store.reply(theirs, "mine").part
 
 
@@ -427,7 +424,7 @@ def test_every_part_has_a_tag_of_its_own(store: Driven) -> None:
 
 # --- receipts and echoes ----------------------------------------------------------------------------------------------
 
-def unsure(store: Driven) -> Step:
+def unsure(store: Driven) -> Any:
     """A conversation whose first part may have arrived; a second one is behind it."""
     store.hear()
     step = store.reply(store.step(), "one", "two")
@@ -565,7 +562,8 @@ def test_reset_hides_what_was_before(store: Driven) -> None:
     store.exchange("secret", "noted")
     store.hear("/reset", kind="reset")
     step = store.step()
-    store.sent(store.finish(step.conversation, Finish({step.waiting[0].id: "command"}, ("done",), forget="history"), NOW))
+    done = Finish({step.waiting[0].id: "command"}, ("done",), forget="history")
+    store.sent(store.finish(step.conversation, done, NOW))
     store.exchange("new", "begin")
     store.hear("next")
     assert spoken(store.step()) == ["user: new", "assistant: begin"]
@@ -614,7 +612,8 @@ def test_usage_counts_the_last_minute_the_day_and_the_person(store: Driven) -> N
 def test_the_polite_sentence_is_remembered_for_the_day(store: Driven) -> None:
     store.hear()
     step = store.step()
-    store.sent(store.finish(step.conversation, Finish({step.waiting[0].id: "rate_limited"}, ("slowly",), told=True), NOW))
+    refusal = Finish({step.waiting[0].id: "rate_limited"}, ("slowly",), told=True)
+    store.sent(store.finish(step.conversation, refusal, NOW))
     store.hear()
     assert store.step().usage.told
 
@@ -670,7 +669,8 @@ def test_forget_erases_everything_but_what_keeps_repeats_out(store: Driven) -> N
     store.exchange("secret", "noted")
     store.hear("/forget", kind="forget")
     step = store.step()
-    step = store.finish(step.conversation, Finish({step.waiting[0].id: "command"}, ("erased",), forget="everything"), NOW)
+    done = Finish({step.waiting[0].id: "command"}, ("erased",), forget="everything")
+    step = store.finish(step.conversation, done, NOW)
     assert step.part and step.part.text == "erased"
     store.sent(step)
     assert store.take(Inbound("telegram", "1", "anna", "message:1", text="secret", sent_at=NOW)) == Accepted(0, 1)

@@ -16,6 +16,7 @@ import pytest
 from minibot.config import Settings
 from minibot.errors import StoreDamaged, StoreDown
 from minibot.model import Inbound
+from minibot.promise import Promise
 from minibot.store import sqlite, sqlite_file
 from minibot.store.schema import MIGRATIONS
 from minibot.store.sqlite import SqliteStore
@@ -56,7 +57,7 @@ def stored(folder: Path) -> set[str]:
 def filled(folder: Path, messages: int = 200) -> Path:
     """A database that was used and cleanly closed."""
     async def use(store: SqliteStore) -> None:
-        await asyncio.gather(*[store.accept([message(number, f"chat{number % 20}")], NOW) for number in range(messages)])
+        await asyncio.gather(*[store.accept([message(each, f"chat{each % 20}")], NOW) for each in range(messages)])
 
     run(folder, use)
     return folder / "minibot.db"
@@ -78,7 +79,7 @@ def test_many_webhooks_share_a_commit(tmp_path: Path) -> None:
 
 def test_nobody_is_told_of_a_message_before_its_commit(tmp_path: Path) -> None:
     told: list[bool] = []
-    waiting: list[asyncio.Future[Accepted]] = []
+    waiting: list[Promise[Accepted]] = []
 
     def point(name: str) -> None:
         if name == "accept:commit":
@@ -115,10 +116,13 @@ def test_a_message_costs_few_pages(tmp_path: Path) -> None:
     assert run(tmp_path, one_by_one) < 3
 
 
-@pytest.mark.parametrize("bad", [message(7)._replace(text="\ud800"),
-                                 message(7)._replace(chat="anna\udfff"), message(7)._replace(text=object())])
+TOO_MUCH: Any = 1 << 70
+
+
+@pytest.mark.parametrize("bad", [message(7)._replace(text="\ud800"), message(7)._replace(chat="anna\udfff"),
+                                 message(7)._replace(text=TOO_MUCH)])
 def test_a_message_that_no_database_takes_fails_alone(tmp_path: Path, bad: Inbound) -> None:
-    async def mixed(store: SqliteStore) -> list[Any]:
+    async def mixed(store: SqliteStore) -> Any:
         return await asyncio.gather(store.accept([message(1)], NOW), store.accept([bad], NOW), store.health(NOW),
                                     store.accept([message(2)], NOW), return_exceptions=True)
 
@@ -143,12 +147,26 @@ def test_ids_are_never_given_twice(tmp_path: Path) -> None:
         seen.add(number)
 
 
+def test_a_listener_that_fails_does_not_silence_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(promise: Promise[Accepted]) -> None:
+        raise ZeroDivisionError
+
+    async def listen(store: SqliteStore) -> Accepted:
+        first, second = store.accept([message(1)], NOW), store.accept([message(2)], NOW)
+        first.add_done_callback(fail)
+        return await second
+
+    assert run(tmp_path, listen).new == 1
+    assert "a listener of the store failed" in caplog.text
+
+
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
 
 VICTIM = """
 import asyncio, os, sys
 from minibot.config import Settings
 from minibot.model import Inbound
+from minibot.promise import Promise
 from minibot.store.sqlite import SqliteStore
 
 NOW = 1_800_000_000_000
@@ -264,6 +282,11 @@ def somebody_elses(path: Path) -> None:
     connection.close()
 
 
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def another(path: Path) -> None:
     elsewhere = path.parent / "elsewhere"
     elsewhere.mkdir()
@@ -279,7 +302,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "newer schema": (newer, "newer minibot"),
     "somebody else's": (somebody_elses, "not a minibot database"),
     "another minibot's": (another, "another database"),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "minibot.db"),
+    "a folder": (a_folder, "minibot.db"),
 }
 
 
@@ -432,7 +455,7 @@ def test_who_came_while_the_database_was_locked_is_told_together(tmp_path: Path,
         with pytest.raises(StoreDown, match="locked"):
             await first
         await asyncio.sleep(0)
-        assert all(isinstance(future.exception(), StoreDown) for future in late if future.done() or pytest.fail("waits"))
+        assert all(future.done() and isinstance(future.exception(), StoreDown) for future in late)
         outsider.close()
 
     run(tmp_path, locked)

@@ -25,7 +25,7 @@ class Reader(Protocol):
 
 
 class Hop(NamedTuple):
-    """One row of `inbound`, `turn`, `part` or `export`. Times in ms, 0: not yet. `state` of a message is its outcome."""
+    """One row of `inbound`, `turn`, `part` or `export`. Times in ms, 0: not yet."""
 
     at: int  # received, said, created
     row: str  # "inbound", "turn", "part" or "export"

@@ -15,7 +15,7 @@ from minibot.store.schema import Database
 ALBUM = 1_500  # ms for the other pictures of an album to arrive
 MINE = (("inbound", "id IN (SELECT id FROM history WHERE conversation = ?)"),
         ("part", "turn IN (SELECT id FROM turn WHERE conversation = ?)"),
-        ("history", "conversation = ?"), ("waiting", "conversation = ?"), ("turn", "conversation = ?"), ("export", "conversation = ?"))
+        *((table, "conversation = ?") for table in ("history", "waiting", "turn", "export")))
 MOST_KNOWN = 10_000  # chats whose ids are kept in memory, some 3 MB
 
 

@@ -39,7 +39,6 @@ FILE_AT, FILE_MUST, FILE_STEP = 256, 8_192, 512  # messages not yet filed: at a 
 CHECKPOINT_AT = 400  # commits until a checkpoint at a quiet moment
 WAL_CAP = 64 << 20  # bytes; then the checkpoint is everybody's business
 IDLE = 0.25  # seconds without a verb
-FATAL = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
@@ -69,9 +68,8 @@ class SqliteStore:
     claim, renew, next_due, health = _verb(sql.claim), _verb(sql.renew), _verb(sql.next_due), _verb(sql.health)
     finish, settle, refresh, postpone = _verb(sql.finish), _verb(sql.settle), _verb(sql.refresh), _verb(sql.postpone)
     maintain, retry, forget = _verb(upkeep.maintain), _verb(upkeep.retry), _verb(upkeep.forget)
-    exports, exported, export_failed, export_at_once = (
-        _verb(sql_export.exports), _verb(sql_export.exported), _verb(sql_export.export_failed),
-        _verb(sql_export.export_at_once))
+    exports, exported = _verb(sql_export.exports), _verb(sql_export.exported)
+    export_failed, export_at_once = _verb(sql_export.export_failed), _verb(sql_export.export_at_once)
 
     def __init__(self, settings: Settings, now: int, *, floor: int = FLOOR,
                  point: Callable[[str], None] = lambda name: None, die: Callable[[], object] = lambda: os._exit(70)
@@ -178,7 +176,7 @@ class SqliteStore:
                 self._connection.execute("ROLLBACK")
             self._db.filed = filed
             self._db.known.clear()
-            if getattr(fault, "sqlite_errorcode", 0) in FATAL:
+            if getattr(fault, "sqlite_errorcode", 0) in sqlite_file.FATAL:
                 raise
             if isinstance(fault, sqlite3.OperationalError):  # disk full, locked: it concerns all, and those that
                 jobs = jobs + self._waiting()  # came meanwhile have waited long enough as well
@@ -232,11 +230,7 @@ class SqliteStore:
             self._transact([_Job("file", lambda db: file(db, FILE_STEP))])
         elif quiet or self._commits >= CHECKPOINT_AT and empty or sqlite_file.log_size(self._path) > WAL_CAP:
             self._commits = 0
-            try:
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            except sqlite3.OperationalError as fault:  # the log keeps everything until the next one
-                if fault.sqlite_errorcode in FATAL:
-                    raise
+            sqlite_file.copy_back(self._connection)
 
     def _deliver(self, results: list[tuple[_Job, Any]]) -> None:
         """Wake the loop once for a whole batch."""
@@ -254,4 +248,7 @@ class SqliteStore:
 
 def _resolve(pairs: list[tuple[Promise[Any], Any]]) -> None:
     for promise, result in pairs:
-        promise.set_exception(result) if isinstance(result, Exception) else promise.set_result(result)
+        try:
+            promise.set_exception(result) if isinstance(result, Exception) else promise.set_result(result)
+        except Exception:  # a listener's fault must not silence those who wait beside it
+            log.exception("a listener of the store failed")

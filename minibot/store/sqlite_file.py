@@ -22,6 +22,8 @@ BUSY = 2.0  # seconds that an outsider may keep the database locked before a ver
 CLOSED = "cannot be opened for writing: check owner and permissions of the file and of its folder"
 FORBIDDEN = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
 DIALECT = {"{id}": "INTEGER PRIMARY KEY", "{clustered}": " WITHOUT ROWID", "'{name}'": "lower(hex(randomblob(6)))"}
+# After these nobody knows what is on disk: go on only by a new start, which looks.
+FATAL = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM)
 
 
@@ -91,6 +93,15 @@ def _prepare(connection: sqlite3.Connection, path: str, point: Callable[[str], N
                       f"PRAGMA journal_size_limit = {16 << 20}", "BEGIN IMMEDIATE", "ROLLBACK"):  # may we write?
         connection.execute(statement).fetchall()
     return _migrate(connection, version, point)
+
+
+def copy_back(connection: sqlite3.Connection) -> None:
+    """Move what is in the log into the database itself, as far as no reader needs it."""
+    try:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    except sqlite3.OperationalError as fault:
+        if fault.sqlite_errorcode in FATAL:
+            raise  # anything else: the log keeps it until the next time
 
 
 def copy(connection: sqlite3.Connection, path: str, between: Callable[[], None]) -> None:

@@ -75,12 +75,7 @@ class SqliteStore:
                  point: Callable[[str], None] = lambda name: None, die: Callable[[], object] = lambda: os._exit(70)
                  ) -> None:
         self._path, self._floor, self._point, self._die = settings.sqlite_path, floor, point, die
-        self._lock = sqlite_file.hold(self._path)
-        try:
-            self._connection = sqlite_file.connect(self._path, point)
-        except BaseException:
-            self._lock.close()
-            raise
+        self._lock, self._connection = sqlite_file.open_writer(self._path, point)
         meta = dict(self._connection.execute("SELECT k, v FROM meta").fetchall())
         self._taken = self._reserved = int(meta["ids"])
         self._db = Database(self._connection.execute, self._connection.executemany, count(self._reserved + 1).__next__,

@@ -27,8 +27,18 @@ FATAL = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC, sqlite3.SQL
 PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM)
 
 
-def hold(path: str) -> IO[str]:
-    """Lock `path` for this process by a file beside it. Raises StoreDown naming the process that has it."""
+def open_writer(path: str, point: Callable[[str], None]) -> tuple[IO[str], sqlite3.Connection]:
+    """(lock, the one read-write connection). Raises StoreDamaged, or StoreDown for a passing fault."""
+    lock = _hold(path)
+    try:
+        return lock, _connect(path, point)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _hold(path: str) -> IO[str]:
+    """Lock `path` for this process by a file beside it that names the process."""
     try:
         file = open(f"{path}.lock", "a+", encoding="ascii", errors="replace")
     except OSError as fault:
@@ -57,8 +67,8 @@ def _lock(file: IO[str]) -> None:
         return
 
 
-def connect(path: str, point: Callable[[str], None]) -> sqlite3.Connection:
-    """The one read-write connection, checked and migrated. Raises StoreDamaged, or StoreDown for a passing fault."""
+def _connect(path: str, point: Callable[[str], None]) -> sqlite3.Connection:
+    """The file, checked and migrated."""
     mark = Path(f"{path}.id")
     try:
         known = mark.read_text("ascii", "replace").strip() if mark.exists() else ""

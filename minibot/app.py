@@ -32,6 +32,7 @@ from minibot.dotenv import wants_colour
 from minibot.errors import MinibotError, SettingsFault, StoreDown
 from minibot.flow.breaker import Breaker
 from minibot.flow.dispatch import Dispatcher
+from minibot.flow.export import Exporter
 from minibot.flow.guard import Purse
 from minibot.flow.intake import Answer, Intake
 from minibot.flow.kit import Kit
@@ -82,7 +83,7 @@ class App:
             OpenAiModel(settings, clock=time.monotonic, point=point), now, random.random, Purse(settings),
             {name: Breaker() for name in (*PLATFORMS, "model")}, self.counts, self.meter.observe))
         self.store, self.channels, self.model = self.kit.store, self.kit.channels, self.kit.model
-        self.dispatcher = Dispatcher(self.kit, f"{os.getpid()}")
+        self.dispatcher, self.exporter = Dispatcher(self.kit, f"{os.getpid()}"), Exporter(self.kit)
         self.intake = Intake(self.store, now, self.dispatcher.wake, self._acknowledge, self.counts, self._refused)
         self.server = Server(self._routes(), clock=time.time, trusted_proxy=settings.trusted_proxy)
         self._background: set[asyncio.Task[None]] = set()
@@ -100,6 +101,7 @@ class App:
         print(startup.listening(self.settings, self.port), flush=True)
         self._catch_signals()
         dispatching = asyncio.create_task(self.dispatcher.run())
+        self.exporter.start()
         for chore in (self._announce(), self._warm(), self._maintain(), self._introduce()):
             self._spawn(chore)
         polling = [self._spawn(poll(channel, self.caller, self.intake.take))
@@ -112,7 +114,7 @@ class App:
         return 0
 
     async def _shut_down(self, dispatching: asyncio.Task[None]) -> None:
-        await asyncio.gather(self.server.stop(DRAIN - 1), self.dispatcher.stop())
+        await asyncio.gather(self.server.stop(DRAIN - 1), self.dispatcher.stop(), self.exporter.stop())
         await dispatching
         for task in self._background:
             task.cancel()

@@ -49,8 +49,8 @@ def mask(settings: Settings) -> Callable[[str], str]:
     values = [getattr(settings, line.name) for line in fields(settings)]
     known = {one.reveal() for value in values for one in (value if isinstance(value, tuple) else (value,))
              if isinstance(one, Secret) and len(one.reveal()) >= _SHORTEST}
-    secrets = re.compile("|".join([*map(re.escape, sorted(known, key=len, reverse=True)), *_SHAPES]))
-    return lambda text: secrets.sub("[secret]", text)
+    shapes = re.compile("|".join([*map(re.escape, sorted(known, key=len, reverse=True)), *_SHAPES]))
+    return lambda text: shapes.sub("[secret]", text)
 
 
 class Lines(logging.Formatter):

@@ -4,7 +4,7 @@ Not here: posting (`flow/export.py`), the command that writes files (`desk/expor
 fields keep their names and their order, for people build on them; a cell is never a formula; times are ISO 8601 in
 UTC. Each field is described in the README, section "CRM and Google Sheets".
 
-Next: `flow/export.py`.
+Next: `app.py`.
 """
 
 from __future__ import annotations

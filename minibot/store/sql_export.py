@@ -72,8 +72,8 @@ def _settle(db: Database, number: int, change: str, due_at: int, *values: object
 
 def _export(db: Database, number: int, tries: int, conversation: int, turn: int) -> Export | None:
     """The exchange as it is now; None, and its row is gone, if a retry has taken its messages or they were erased."""
-    messages = db.all("SELECT person, name, username, phone, text, media, outcome, message_id, received_at FROM inbound "
-                      "WHERE turn = ? ORDER BY sent_at, id", turn)
+    messages = db.all("SELECT person, name, username, phone, text, media, outcome, message_id, received_at FROM "
+                      "inbound WHERE turn = ? ORDER BY sent_at, id", turn)
     if not messages:
         exported(db, number)
         return None

@@ -40,6 +40,8 @@ COMMANDS = {
                        "register the webhooks with the platforms"),
     "check": Command("minibot.desk.check", "check [--json]", "examine everything, live; each fault with its remedy"),
     "status": Command("minibot.desk.status", "status", "the running bot on one screen"),
+    "export": Command("minibot.desk.export", "export [--since DATE] [--platform P] [--json FILE | --csv FILE]",
+                      "write the conversations out, as JSON or for a spreadsheet"),
     "audit": Command("minibot.desk.audit", "audit", "paths, hosts, secrets, personal data, threads, lines per file"),
     "unit": Command("minibot.desk.unit", "unit", "a systemd unit for this folder and user"),
 }

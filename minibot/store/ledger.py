@@ -102,6 +102,15 @@ def exchanges(db: Reader, since: int = 0, platform: str = "") -> Iterator[Exchan
         yield Exchange(*row)
 
 
+def interventions(db: Reader, since: int = 0, platform: str = "") -> Iterator[Exchange]:
+    """Every message that a person of ours wrote since then, oldest first: an answer without a question."""
+    for row in db.execute("SELECT t.id, c.platform, c.chat, '', '', '', '', '', t.text, 'human', 0, t.created_at, "
+                          "t.created_at, t.message_id FROM turn t JOIN conversation c ON c.id = t.conversation WHERE "
+                          "t.kind = 'human' AND t.created_at >= ? AND ? IN ('', c.platform) ORDER BY t.id",
+                          (since, platform)):
+        yield Exchange(*row)
+
+
 def outcomes(db: Reader, since: int) -> Counter[tuple[str, str]]:
     """How often each (platform, outcome) since then; "" is still waiting."""
     rows = db.execute("SELECT received_at, event, COALESCE(outcome, '') FROM inbound ORDER BY id DESC")

@@ -13,92 +13,18 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from minibot.config import Settings, load
-from minibot.desk import check, connect
+from minibot.desk import check
 from minibot.desk.report import Finding, Report
-from minibot.web.calls import Caller
-from tests.botprocess import ROOT, BotProcess
-from tests.fakes import SECRETS, FakeWorld
-from tests.gate import Gate
+from tests.botprocess import ROOT
+from tests.fakes import SECRETS
 from tests.servers import FaultServer, reply
-
-PUBLIC = "https://bot.example.org"
-APP = "138483919580948"
-
-
-class Town(NamedTuple):
-    """A running bot behind its public address."""
-
-    bot: BotProcess
-    gate: Gate
-
-
-@pytest.fixture(scope="module")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    """One for the whole file: `check` only looks."""
-    folder = tmp_path_factory.mktemp("town")
-    gate, world = Gate(folder), FakeWorld()
-    bot = BotProcess(world, folder, ADMIN_TOKEN=None)
-    gate.port = bot.port
-    yield Town(bot, gate)
-    bot.kill()
-    world.close()
-    gate.close()
-
-
-@pytest.fixture
-def way(town: Town, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    """The internet leads here, and back to the bot when the test is over."""
-    for name, value in town.gate.environment().items():
-        monkeypatch.setenv(name, value)
-        monkeypatch.delenv(name.lower(), raising=False)
-    yield town.gate
-    town.gate.port = town.bot.port
-
-
-class Case:
-    """A world in order, with everything registered, until a test breaks something in it."""
-
-    def __init__(self, world: FakeWorld, town: Town) -> None:
-        self.world, self.town = world, town
-        world.bot_url, world.public_url = f"http://127.0.0.1:{town.bot.port}", PUBLIC
-        self.given: dict[str, str] = {}
-        self.now = time.time()
-        assert self.connect() == 0
-
-    def settings(self) -> Settings:
-        known = self.world.settings(**{
-            "PORT": str(self.town.bot.port), "PUBLIC_URL": PUBLIC, "META_APP_ID": APP, "META_WABA_ID": "102290129340398",
-            "DATABASE_URL": f"sqlite:///{self.town.bot.database}", **self.given})
-        return load({key: value for key, value in known.items() if value}, complete=False)[0]
-
-    def connect(self, *names: str) -> int:
-        async def register() -> int:
-            caller = Caller(clock=time.monotonic)
-            try:
-                return await connect.connect(self.settings(), caller, list(names), None, time.time, ())
-            finally:
-                caller.close()
-
-        return asyncio.run(register())
-
-    def check(self) -> Report:
-        return asyncio.run(check.examine(self.settings(), self.now, ()))
-
-
-@pytest.fixture
-def case(world: FakeWorld, town: Town, way: Gate, capsys: pytest.CaptureFixture[str]) -> Case:
-    """Everything in order."""
-    made = Case(world, town)
-    capsys.readouterr()
-    return made
-
+from tests.town import APP, PUBLIC, Case
 
 def wrong(report: Report) -> list[Finding]:
     return [finding for finding in report if finding.level != "ok"]

@@ -7,14 +7,21 @@ import json
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
 
 from minibot.config import Settings, load
-from minibot.desk import connect, report, tunnel
+from minibot.desk import connect, connect_meta, report, tunnel
+from minibot.desk.graph import Graph
 from minibot.web.calls import Caller
+from tests.botprocess import ROOT
+from tests.fakes import SECRETS
+from tests.gate import Gate
+from tests.town import PUBLIC as BOT
+from tests.town import Case
 
 TOKEN = "7123456789:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw"
 NOW = 1_800_000_000
@@ -324,3 +331,158 @@ def test_arguments_that_make_no_sense_get_the_usage(
 def test_the_command_registers_the_address_it_is_given(arguments: list[str], api: Fake) -> None:
     assert connect.main(arguments, lambda: settings(api)) == 0
     assert api.asked[1][1]["url"] == HOOK
+
+
+# --- Meta, with a real minibot that answers the handshake (town.py) ------------------------------------------
+
+PATHS = {"whatsapp_business_account": "whatsapp", "page": "messenger", "instagram": "instagram"}
+
+
+def test_all_four_platforms_are_registered_and_it_is_safe_to_repeat(
+        case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    graph, telegram = case.world.graph, case.world.telegram
+    graph.subscriptions.clear()
+    graph.subscribed.clear()
+    telegram.webhook["url"] = ""
+    for _ in range(2):
+        assert case.connect() == 0
+        assert {name: hook["callback_url"] for name, hook in graph.subscriptions.items()} == {
+            name: f"{BOT}/{path}/webhook" for name, path in PATHS.items()}
+        assert all("messages" in [field["name"] for field in hook["fields"]] for hook in graph.subscriptions.values())
+        assert set(graph.subscribed) == {"whatsapp", "page", "instagram"} and "messages" in graph.subscribed["page"]
+        assert telegram.webhook["url"] == f"{BOT}/telegram/webhook"
+        out, err = capsys.readouterr()
+        assert err == "" and out.count("registered") == 4 and "has changed" not in out
+    assert not case.world.leaks
+
+
+def test_an_address_that_has_changed_is_said_and_registered_anew(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    old = "https://old.ngrok-free.app"
+    case.world.telegram.webhook["url"] = f"{old}/telegram/webhook"
+    for object, path in PATHS.items():
+        case.world.graph.subscriptions[object]["callback_url"] = f"{old}/{path}/webhook"
+    assert case.connect() == 0
+    out = capsys.readouterr().out
+    assert out.count("the address has changed") == 4 and f"{old}/whatsapp/webhook" in out
+    assert old not in str(case.world.graph.subscriptions) + case.world.telegram.webhook["url"]
+
+
+def test_fields_that_somebody_else_subscribed_stay(case: Case) -> None:
+    case.world.graph.subscriptions["page"]["fields"].append({"name": "message_reactions", "version": "v25.0"})
+    case.world.graph.subscribed["page"].append("messaging_referrals")
+    assert case.connect("messenger") == 0
+    assert "message_reactions" in [field["name"] for field in case.world.graph.subscriptions["page"]["fields"]]
+    assert "messaging_referrals" in case.world.graph.subscribed["page"]
+
+
+@pytest.mark.parametrize("missing", ["META_APP_ID", "META_APP_SECRET"])
+@pytest.mark.parametrize("name", ["whatsapp", "messenger", "instagram"])
+def test_without_the_apps_id_or_secret_the_exact_clicks_are_told(
+        case: Case, name: str, missing: str, capsys: pytest.CaptureFixture[str]) -> None:
+    case.given[missing] = ""
+    asked = len(case.world.calls("graph"))
+    assert case.connect(name) == 1
+    out, err = capsys.readouterr()
+    assert err == "" and f"{BOT}/{name}/webhook" in out and "VERIFY_TOKEN" in out and "messages" in out
+    assert connect_meta.CLICKS[name] in out and SECRETS["VERIFY_TOKEN"] not in out
+    assert len(case.world.calls("graph")) == asked
+
+
+@pytest.mark.parametrize("name", ["whatsapp", "messenger", "instagram"])
+def test_the_readme_shows_the_clicks_that_the_program_prints(name: str) -> None:
+    graph = Graph(load({"META_PAGE_ACCESS_TOKEN": "EAA"}, complete=False)[0], Caller(clock=time.monotonic))
+    readme = (ROOT / "README.md").read_text("utf-8")
+    section = readme.split(f"\n## {dict(whatsapp='WhatsApp').get(name, name.capitalize())}\n")[1]
+    section = " ".join(section.split("\n## ")[0].replace("*", "").replace("`", "").split())
+    assert connect_meta.CLICKS[name] in section and f"https://<public address>/{name}/webhook" in section
+    for field in graph.product(name).fields:
+        assert field in section, field
+
+
+def test_a_verification_that_fails_says_what_to_look_at(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    case.given["VERIFY_TOKEN"] = "changed-since-the-start"
+    assert case.connect("messenger", "telegram") == 1
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1 and err.startswith("messenger: ") and "VERIFY_TOKEN" in err and "run.py check" in err
+    assert "telegram: the webhook is registered" in out  # the others are not held up
+
+
+@pytest.mark.parametrize("given, words", [
+    ({"META_ACCESS_TOKEN": "EAAnobodysToken0123456789012"}, "META_ACCESS_TOKEN"),
+    ({"META_APP_ID": "999999999999"}, "META_APP_ID, META_APP_SECRET"),
+    ({"META_PHONE_NUMBER_ID": ""}, "META_PHONE_NUMBER_ID"), ({"META_GRAPH_URL": "http://127.0.0.1:1"}, "refused"),
+    ({"META_WABA_ID": "4711"}, "4711")])
+def test_a_refusal_of_meta_is_one_line(case: Case, given: dict[str, str], words: str,
+                                       capsys: pytest.CaptureFixture[str]) -> None:
+    case.given |= given
+    assert case.connect("whatsapp") == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith("whatsapp: ") and words in err
+
+
+def test_the_business_account_is_known_from_the_tokens_own_rights(case: Case) -> None:
+    case.given["META_WABA_ID"] = ""
+    case.world.graph.subscribed.clear()
+    assert case.connect("whatsapp") == 0 and "whatsapp" in case.world.graph.subscribed
+    case.world.graph.debug[SECRETS["META_ACCESS_TOKEN"]]["granular_scopes"] = []
+    assert case.connect("whatsapp") == 1
+
+
+def test_what_meta_did_not_take_is_noticed(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    case.world.graph.subscribers["page"] = {"id": "999", "name": "Old App"}
+    assert case.connect("messenger") == 1
+    assert "META_APP_ID" in capsys.readouterr().err
+
+
+def test_an_instagram_login_token_is_renewed_where_it_stands(
+        case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(connect_meta, "FOLDERS", (tmp_path,))
+    env, old, new = tmp_path / ".env", SECRETS["INSTAGRAM_ACCESS_TOKEN"], "IGAArenewedToken0123456789"
+    case.world.graph.renewed = new
+    assert case.connect("instagram") == 0 and "not renewed" in capsys.readouterr().out  # it comes from elsewhere
+    env.write_bytes(f"# mine\r\nINSTAGRAM_ACCESS_TOKEN='{old}' # Login\r\nX=1".encode())
+    env.chmod(0o600)
+    assert case.connect("instagram") == 0
+    out, err = capsys.readouterr()
+    assert "renewed for 59 days" in out and "start minibot again" in out and new not in out + err
+    assert env.read_bytes() == f"# mine\r\nINSTAGRAM_ACCESS_TOKEN='{new}' # Login\r\nX=1".encode()
+    assert env.stat().st_mode & 0o777 == 0o600 and [path.name for path in tmp_path.iterdir()] == [".env"]
+
+
+def test_a_self_signed_certificate_goes_to_telegram_and_one_with_a_chain_does_not(
+        case: Case, tmp_path: Path, way: Gate) -> None:
+    key, chain = way.cert.with_suffix(".key"), tmp_path / "chain.pem"
+    case.given |= {"TLS_CERT": str(way.cert), "TLS_KEY": str(key)}
+    assert case.connect("telegram") == 0 and case.world.telegram.webhook["has_custom_certificate"]
+    assert case.world.telegram.secret == SECRETS["TELEGRAM_WEBHOOK_SECRET"]
+    chain.write_bytes(way.cert.read_bytes() * 2)
+    case.given["TLS_CERT"] = str(chain)
+    assert case.connect("telegram") == 0 and not case.world.telegram.webhook["has_custom_certificate"]
+
+
+def test_it_looks_until_what_waits_has_arrived(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    looks: list[int] = []
+    waiting = case.world.telegram.pending
+
+    def arrive(name: str) -> None:
+        if name == "getWebhookInfo":
+            looks.append(len(waiting))
+            waiting.popleft() if waiting else None
+
+    waiting.extend({"update_id": number} for number in range(3))
+    case.world.telegram.rule = arrive
+    assert case.connect("telegram") == 0
+    assert looks == [3, 2, 1] and "0 at Telegram" in capsys.readouterr().out
+
+
+def test_an_error_after_the_registration_ends_the_command_with_1(
+        case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(name: str) -> None:
+        if name == "setWebhook":
+            case.world.telegram.pending.append({"update_id": 1})
+        elif case.world.telegram.pending:
+            case.world.telegram.webhook |= {"last_error_date": int(time.time()), "last_error_message": "Connection refused"}
+
+    case.world.telegram.rule = fail
+    assert case.connect("telegram") == 1
+    assert "Connection refused" in capsys.readouterr().out

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from minibot.channels import telegram
@@ -146,7 +147,7 @@ async def _ask(caller: Caller, call: Call) -> Object:
 
 def _with_certificate(call: Call, path: str) -> Call:
     """`call` with our certificate as an upload, if nobody else vouches for it: alone in its file, without a chain."""
-    certificate = open(path, "rb").read() if path else b""
+    certificate = Path(path).read_bytes() if path else b""
     if certificate.count(b"BEGIN CERTIFICATE") != 1:
         return call
     boundary, values = "minibot-certificate", json.loads(call.body).items()

@@ -74,10 +74,10 @@ async def _subscribe(graph: Graph, platform: str) -> None:
         raise Stopped("the account does not send the app its messages; is META_APP_ID the app that made the token?")
 
 
-async def renew(graph: Graph, folders: tuple[Path, ...] = FOLDERS) -> str:
+async def renew(graph: Graph) -> str:
     """Make a token of Instagram Login good for 60 more days, in the `.env` that holds it; a line that tells."""
     old = graph.settings.instagram_access_token.reveal()
-    path = next((file for folder in folders if (file := folder / ".env").is_file()
+    path = next((file for folder in FOLDERS if (file := folder / ".env").is_file()
                  and old.encode() in file.read_bytes()), None)
     if not path:
         return "  token      not renewed: .env, where the new one would go, does not hold INSTAGRAM_ACCESS_TOKEN"

@@ -111,6 +111,13 @@ class Inbound(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Aside:
+    """A group's album picture that does not call us: part of the question if another one of its album did."""
+
+    inbound: Inbound
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """The platform's word on a message of ours: `state` is sent, delivered, read or failed."""
 
@@ -212,7 +219,7 @@ class Ignored:
     why: str
 
 
-Event = Inbound | Receipt | Echo | Handover | Erase | Rekey | Presence | Acknowledge | Alert | Odd | Ignored
+Event = Inbound | Aside | Receipt | Echo | Handover | Erase | Rekey | Presence | Acknowledge | Alert | Odd | Ignored
 
 
 @dataclass(frozen=True, slots=True)

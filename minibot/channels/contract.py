@@ -41,7 +41,7 @@ class Channel:
     named: Callable[[Reply], Me] | None = None
     acknowledge: Callable[[str], Call] | None = None  # callback query id -> the sign of life
     fetch: Callable[[int], Call] | None = None  # long polling: what came since this number; None: webhooks
-    fetched: Callable[[Reply], list[tuple[int, bytes]]] | None = None  # -> (number, a webhook's body); raises SendFailed
+    fetched: Callable[[Reply], list[tuple[int, bytes]]] | None = None  # -> (number, a webhook's body), or SendFailed
     window_hours: float = 24.0  # answers later than this after the person's last message are not sent
     group_gap: float = 0.0  # seconds between the parts of one answer in a group
     looks_up: bool = True  # a status or echo tells later what became of an unsure send

@@ -16,7 +16,7 @@ from typing import Literal
 from minibot.channels.contract import COMMANDS
 from minibot.channels.fields import Item, block, blocks, ident, need, place, read_json
 from minibot.errors import Unreadable
-from minibot.model import Acknowledge, Event, Ignored, Inbound, Me, Media, Odd, Presence, Rekey
+from minibot.model import Acknowledge, Aside, Event, Ignored, Inbound, Me, Media, Odd, Presence, Rekey
 from minibot.text import clean, clean_name
 
 Object = Item  # the name that other shelves know
@@ -79,7 +79,8 @@ def _message(message: Item, event: str, me: Me) -> Event:
     word, text = ("", raw) if forwarded else _address(raw, entities, private, me)
     called = text != raw or word in COMMANDS or number(block(reply.get("from")).get("id")) == me.account != ""
     unwanted = _unwanted(message) or ("" if raw or media or notice else "service")
-    if unwanted or not (private or called and word != OTHERS):
+    album, addressed = ident(message.get("media_group_id")), private or called and word != OTHERS
+    if unwanted or not (addressed or album and media):
         return Ignored("telegram", unwanted or "not addressed")
     cited = words(block(message.get("quote")).get("text")) or (_text(reply)[0] if reply else "")
     text, quoted = clean(text), clean(cited)
@@ -93,11 +94,12 @@ def _message(message: Item, event: str, me: Me) -> Event:
             media = tuple(found for found in _media(reply)[0] if found.kind == "image")
     sender = block(message.get("sender_chat")) or block(message.get("from"))  # whom a stand-in stands for
     name = clean_name(" ".join(map(words, map(sender.get, ("first_name", "last_name", "title")))))
-    return Inbound(
+    made = Inbound(
         "telegram", me.account, _place(message, chat), event, kind, text, notice if kind == "unsupported" else "",
         person=number(sender.get("id")) or chat, name=name, username=ident(sender.get("username")), media=media,
         message_id=number(message.get("message_id")), sent_at=count(message.get("date")) * 1000, forwarded=forwarded,
-        quoted=quoted, quotes=number(reply.get("message_id")), album=ident(message.get("media_group_id")))
+        quoted=quoted, quotes=number(reply.get("message_id")), album=album)
+    return made if addressed else Aside(made)
 
 
 def _membership(change: Item, event: str, me: Me) -> Event:

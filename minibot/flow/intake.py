@@ -22,7 +22,7 @@ from functools import partial
 from minibot.channels.contract import Channel
 from minibot.errors import Refused, StoreDown, Unreadable
 from minibot.logs import Seldom, hop
-from minibot.model import (Acknowledge, Alert, Echo, Erase, Event, Handover, Ignored, Inbound, Me, Odd, Presence,
+from minibot.model import (Acknowledge, Alert, Aside, Echo, Erase, Event, Handover, Ignored, Inbound, Me, Odd, Presence,
                            Receipt, Rekey, Request, Response)
 from minibot.promise import Promise
 from minibot.store.contract import Store
@@ -32,7 +32,7 @@ log = logging.getLogger("minibot.intake")
 OK = Response(200)
 UNAVAILABLE = Response(503, b"try again later\n", fields=(("Retry-After", "5"),))
 REFUSALS = {400: Response(400, b"bad request\n"), 401: Response(401, b"unauthorized\n")}
-STORED = (Inbound, Receipt, Echo, Handover, Erase, Rekey, Presence, Odd)
+STORED = (Inbound, Aside, Receipt, Echo, Handover, Erase, Rekey, Presence, Odd)
 HINTS = {
     "telegram": "if this is your bot, register the webhook with its secret: python run.py connect telegram",
     "whatsapp": "META_APP_SECRET must be the App Secret of the Meta app that sends this (Settings > Basic)",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from minibot.model import Inbound
 from minibot.store.schema import Database
 
 ALBUM = 1_500  # ms for the other pictures of an album to arrive
@@ -46,6 +47,14 @@ def find(db: Database, platform: str, account: str, chat: str, alias: str, now: 
         db.known.clear()
     entry = db.known[platform, account, chat] = conversation, max((row[3] for row in rows), default=0), alias
     return entry
+
+
+def in_waiting_album(db: Database, event: Inbound) -> bool:
+    """Does another picture of the same album wait for an answer?"""
+    file(db)
+    rows = same_chat(db, event.platform, event.account, event.chat)
+    return bool(rows and db.one("SELECT 1 FROM waiting w JOIN inbound i ON i.id = w.id WHERE w.conversation = ? AND "
+                                "i.album = ?", rows[0][0], event.album))
 
 
 def absorb(db: Database, kept: int, gone: int, now: int) -> None:

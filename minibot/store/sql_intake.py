@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from minibot.model import Event, Inbound, Media, Odd
+from minibot.model import Aside, Event, Inbound, Media, Odd
 from minibot.store.schema import DAY, FIELDS, Database
-from minibot.store.sql_chat import find
+from minibot.store.sql_chat import find, in_waiting_album
 from minibot.store.sql_events import ACTIONS
 from minibot.work import Accepted
 
@@ -44,6 +44,8 @@ def accept(db: Database, batch: Sequence[tuple[Sequence[Event], int]]) -> list[A
                 continue
             known |= _insert(db, rows[stored:])  # what follows may merge conversations: no row may be in the air
             stored = len(rows)
+            if isinstance(event, Aside) and in_waiting_album(db, event.inbound):
+                event = event.inbound
             if isinstance(event, Inbound):
                 chat = find(db, event.platform, event.account, event.chat, event.alias, now)
                 rows.append(_row(db, event, chat, now))

@@ -73,7 +73,7 @@ def finish(db: Database, held: Conversation, end: Finish, now: int) -> Step:
     db.executemany("UPDATE inbound SET outcome = ?, turn = ? WHERE id = ? AND conversation = ?",
                    [(outcome, turn, number, held.id) for number, outcome in end.outcomes.items()])
     db.executemany("DELETE FROM waiting WHERE conversation = ? AND id = ?", [(held.id, key) for key in end.outcomes])
-    db.executemany("UPDATE inbound SET text = ? WHERE id = ? AND conversation = ?",
+    db.executemany("UPDATE inbound SET text = ? WHERE id = ? AND conversation = ? AND media <> ''",  # not if erased
                    [(text, number, held.id) for number, text in end.transcripts.items()])
     if end.answer or end.told:
         spent = end.answer.tokens_in + end.answer.tokens_out if end.answer else 0

@@ -37,7 +37,7 @@ def mended(db: Database, turn: int) -> None:
 
 
 def _receipt(db: Database, event: Receipt, now: int) -> int:
-    part, column, at = _part(db, event.tag, event.message_id), f"{event.state}_at", event.at or now
+    part, column, at = _part(db, event), f"{event.state}_at", event.at or now
     if part is None:
         if event.chat and not event.message_id and event.state in ("delivered", "read"):
             for row in same_chat(db, event.platform, event.account, event.chat):  # everything up to `at`
@@ -55,7 +55,7 @@ def _receipt(db: Database, event: Receipt, now: int) -> int:
 
 
 def _echo(db: Database, event: Echo, now: int) -> int:
-    part = _part(db, event.tag, event.message_id)
+    part = _part(db, event)
     if part is None and event.ours is not False:  # subtle: it may overtake the reply to our own call
         for row in same_chat(db, event.platform, event.account, event.chat)[:1]:
             part = db.one(f"SELECT id, conversation, turn FROM part WHERE conversation = ? AND {LIVE} AND {UNSURE} AND "
@@ -68,16 +68,17 @@ def _echo(db: Database, event: Echo, now: int) -> int:
     if not db.one("SELECT id FROM turn WHERE conversation = ? AND kind = 'human' AND message_id = ?",
                   conversation, event.message_id):
         said(db, conversation, "human", Answer(event.text), now, event.message_id)
-        _pause(db, conversation, min(event.at or now, now) + db.pause)
+        return _pause(db, conversation, min(event.at or now, now) + db.pause)
     return 0
 
 
-def _part(db: Database, tag: str, message_id: str) -> Any:
+def _part(db: Database, event: Receipt | Echo) -> Any:
     """(id, conversation, turn) of our message with this tag, else with this id on the platform; or None."""
-    number = tag.removeprefix(f"minibot:{db.name}:")
-    if number != tag and number.isdecimal():
+    number = event.tag.removeprefix(f"minibot:{db.name}:")
+    if number != event.tag and number.isdecimal():
         return db.one("SELECT id, conversation, turn FROM part WHERE id = ?", int(number))
-    return db.one("SELECT id, conversation, turn FROM part WHERE message_id = ? AND message_id <> ''", message_id)
+    return db.one("SELECT p.id, p.conversation, p.turn FROM part p JOIN conversation c ON c.id = p.conversation WHERE "
+                  "p.message_id = ? AND p.message_id <> '' AND c.platform = ?", event.message_id, event.platform)
 
 
 def _arrived(db: Database, part: Any, message_id: str, now: int) -> int:
@@ -94,20 +95,24 @@ def _wake(db: Database, conversation: int, now: int) -> int:
     return conversation if woken else 0
 
 
-def _pause(db: Database, conversation: int, until: int) -> None:
+def _pause(db: Database, conversation: int, until: int) -> int:
+    """Its worker must hear of it: an answer that is being made talks over nobody."""
     db.run("UPDATE conversation SET paused_until = ? WHERE id = ?", until, conversation)
     db.known.clear()
+    return conversation
 
 
 def _handover(db: Database, event: Handover, now: int) -> int:
     conversation = find(db, event.platform, event.account, event.chat, "", now)[0]
-    _pause(db, conversation, now + db.pause if event.human else 0)
-    return 0
+    return _pause(db, conversation, now + db.pause if event.human else 0)
 
 
 def _presence(db: Database, event: Presence, now: int) -> int:
-    for row in same_chat(db, event.platform, event.account, event.chat):
+    here = event.platform, event.account, event.chat
+    for row in same_chat(db, *here):
         db.run("UPDATE conversation SET blocked = ? WHERE id = ?", int(event.blocked), row[0])
+    db.run("UPDATE conversation SET blocked = ? WHERE platform = ? AND account = ? AND chat > ? || '/' AND "
+           "chat < ? || '0'", int(event.blocked), *here, event.chat)  # its topics; '0' follows '/'
     db.known.clear()
     return 0
 
@@ -119,7 +124,8 @@ def _rekeyed(db: Database, event: Rekey, now: int) -> int:
 
 def _erase(db: Database, event: Erase, now: int) -> int:
     file(db)
-    for row in same_chat(db, event.platform, event.account, event.chat):
+    rows = same_chat(db, event.platform, event.account, event.chat)
+    for row in rows:
         here = (row[0], event.message_id)
         for number, in db.all("SELECT i.id FROM history h JOIN inbound i ON i.id = h.id WHERE h.conversation = ? "
                               "AND i.message_id = ?", *here):
@@ -129,7 +135,7 @@ def _erase(db: Database, event: Erase, now: int) -> int:
         db.run("UPDATE turn SET text = '' WHERE conversation = ? AND (message_id = ? OR id IN "
                "(SELECT turn FROM part WHERE message_id = ?))", *here, event.message_id)
         db.run("UPDATE part SET text = '' WHERE conversation = ? AND message_id = ?", *here)
-    return 0
+    return int(rows[0][0]) if rows else 0  # whoever is answering it may stop
 
 
 # What each event does; the number is a conversation that wants a worker now, or 0.

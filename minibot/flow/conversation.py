@@ -90,6 +90,8 @@ class Worker:
         if step.conversation.crashes > DEATHS:
             log.error("conversation %d: given up, the process died %d times on it", step.conversation.id, DEATHS)
             return await self._close(step, run, "ai_failed:poison", wording.APOLOGY)
+        if now > self._expires(step):  # what is sent now might arrive after the window: not even the model is asked
+            return await self._close(step, run, "window_closed", "")
         verdict = guard.judge(step, run, self.kit.settings, now)
         if verdict.refused:
             return await self._finish(step, run, Finish(verdict.refused, told=bool(verdict.say)), verdict.say)
@@ -175,8 +177,6 @@ class Worker:
     async def _wait(self, step: Step, run: Run, due_at: int, counted: bool, code: str) -> Step | None:
         """An outage: the messages keep waiting, within their window; after a minute one short notice goes out."""
         now, conversation = self.kit.clock(), step.conversation
-        if now > self._expires(step):
-            return await self._close(step, run, "window_closed", "")
         if not conversation.noticed_at:
             notice_at = run[0].received_at + PLEASE_WAIT_AFTER
             if now >= notice_at:

@@ -90,7 +90,9 @@ async def _typing(kit: Kit, conversation: Conversation, message_id: str) -> None
     while True:
         for call in channel.typing(conversation, message_id):
             try:
-                await kit.caller.perform(call, f"{channel.name}:typing")
+                reply = await kit.caller.perform(call, f"{channel.name}:typing")
             except NoAnswer:
+                return
+            if reply.status >= 400:
                 return
         await asyncio.sleep(channel.typing_every)

@@ -57,13 +57,18 @@ async def gather(gathered: Gathered, channel: Channel, caller: Caller, model: Mo
 
 
 async def _fetch(channel: Channel, caller: Caller, media: Media) -> bytes:
-    """The bytes, or b"" where they cannot be had; the log says why, without the address."""
+    """The bytes, or b"" where they cannot be had; the log says why, without the address.
+
+    Tried twice: an address may have expired (WhatsApp's live five minutes), and a connection may break.
+    """
     limit = IMAGE_BYTES if media.kind == "image" else VOICE_BYTES
-    try:
-        url = media.ref
-        if not media.url and channel.media and channel.located:
-            url = channel.located(await caller.perform(channel.media(media), f"{channel.name}:media"))
-        return await caller.download(channel.download(url), channel.media_hosts, channel.media_origins, limit)
-    except (NoAnswer, SendFailed, Refused) as fault:
-        log.warning("%s: a %s could not be loaded: %s", channel.name, media.kind, fault)
-        return b""
+    for last in (False, True):
+        try:
+            url = media.ref
+            if not media.url and channel.media and channel.located:
+                url = channel.located(await caller.perform(channel.media(media), f"{channel.name}:media"))
+            return await caller.download(channel.download(url), channel.media_hosts, channel.media_origins, limit)
+        except (NoAnswer, SendFailed, Refused) as fault:
+            if last:
+                log.warning("%s: a %s could not be loaded: %s", channel.name, media.kind, fault)
+    return b""

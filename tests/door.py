@@ -18,9 +18,10 @@ from ssl import SSLContext
 from typing import NamedTuple, TypeVar
 
 from minibot.model import Request, Response
+from minibot.promise import Promise
 from minibot.web.routes import Endpoint, Routes
 from minibot.web.server import Server
-from minibot.web.wire import Limits
+from minibot.web.limits import Limits
 
 T = TypeVar("T")
 QUICK = Limits(head_time=0.3, body_time=0.3, body_most=1.0, answer_time=0.3, write_time=0.3, idle=0.3, linger=0.3,
@@ -59,6 +60,7 @@ class Client:
             assert octets, f"the connection ended within an answer: {self.rest!r}"
             self.rest += octets
         head, _, self.rest = self.rest.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 "), f"no answer begins like this: {head!r}"
         first, *lines = head.decode("ascii").split("\r\n")
         fields = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
         length = 0 if bare else int(fields.get("content-length", 0))
@@ -105,7 +107,7 @@ class OpenDoor:
     def __init__(self, limits: Limits = PATIENT, table: Mapping[tuple[str, str], Endpoint] | None = None,
                  trusted_proxy: str = "", ssl: SSLContext | None = None) -> None:
         self.seen: list[Request] = []
-        self.promised: list[asyncio.Future[Response]] = []
+        self.promised: list[Promise[Response]] = []
         self.clients: list[Client] = []
         self.loop = asyncio.new_event_loop()
         self.server = Server(Routes({**self.own_routes(), **(table or {})}), clock=lambda: 784111777.0, limits=limits,
@@ -119,8 +121,8 @@ class OpenDoor:
             self.seen.append(request)
             return Response(200, request.body)
 
-        def later(request: Request) -> asyncio.Future[Response]:
-            self.promised.append(self.loop.create_future())
+        def later(request: Request) -> Promise[Response]:
+            self.promised.append(Promise())
             return self.promised[-1]
         return {("GET", "/"): echo, ("POST", "/"): echo, ("POST", "/later"): later, ("GET", "/later"): later,
                 ("GET", "/healthz"): lambda request: Response(200, b"well")}
@@ -154,11 +156,11 @@ class OpenDoor:
     def keep(self, number: int, outcome: Response | BaseException) -> None:
         """Complete promise `number`, once it was made."""
         wait_for(lambda: len(self.promised) > number)
-        future = self.promised[number]
+        promise = self.promised[number]
         if isinstance(outcome, BaseException):
-            self.loop.call_soon_threadsafe(future.set_exception, outcome)
+            self.loop.call_soon_threadsafe(promise.set_exception, outcome)
         else:
-            self.loop.call_soon_threadsafe(future.set_result, outcome)
+            self.loop.call_soon_threadsafe(promise.set_result, outcome)
 
     def close(self) -> None:
         for client in self.clients:

@@ -26,6 +26,7 @@ import pytest
 
 from minibot.errors import Refused, StoreDown
 from minibot.model import Request, Response
+from minibot.promise import Promise
 from minibot.web.routes import Stream
 from minibot.web.server import raise_descriptor_limit
 from tests.door import PATIENT, QUICK, Client, OpenDoor, wait_for
@@ -171,6 +172,16 @@ def test_a_flood_of_chunks_of_one_octet_stop_nobody(door: OpenDoor) -> None:
 
 
 # Order
+
+
+def test_promises_that_are_kept_already_are_answered_in_order(open_door: OpenADoor) -> None:
+    def kept(request: Request) -> Promise[Response]:
+        promise: Promise[Response] = Promise()
+        promise.set_result(Response(200, request.body))
+        return promise
+    client = open_door(PATIENT, {("POST", "/kept"): kept}).send(
+        b"".join(post(b"%d" % number, path=b"/kept") for number in range(100)))
+    assert [client.read().body for _ in range(100)] == [b"%d" % number for number in range(100)]
 
 
 def test_pipelined_requests_are_answered_in_order_whoever_is_done_first(door: OpenDoor) -> None:
@@ -344,14 +355,12 @@ def test_a_peer_that_goes_on_sending_after_its_last_answer_is_dropped(open_door:
 
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("error, status, retry", [
-    (Refused(401, "bad secret"), 401, None), (StoreDown("disk full"), 503, "5"), (ValueError("secret 1234"), 500, None),
-    (asyncio.CancelledError(), 500, None)])
+    (Refused(401, "bad secret"), 401, None),
+    (StoreDown("disk full"), 503, "5"),
+    (ValueError("secret 1234"), 500, None)])
 def test_an_error_becomes_its_constant_answer_and_the_connection_lives(
         open_door: OpenADoor, caplog: pytest.LogCaptureFixture, error: BaseException, status: int, retry: str | None,
         at_once: bool) -> None:
-    if at_once and isinstance(error, asyncio.CancelledError):
-        return  # only a future can be cancelled
-
     def fail(request: Request) -> Response:
         raise error
     door = open_door(PATIENT, {("POST", "/fail"): fail})
@@ -425,6 +434,17 @@ def test_a_crowd_that_sends_nothing_or_half_shuts_nobody_out(open_door: OpenADoo
     assert len(door.server.connections) <= 51
 
 
+def test_whoever_has_its_last_answer_goes_before_an_idle_connection(open_door: OpenADoor) -> None:
+    door = open_door(replace(PATIENT, connections=40, linger=30.0))
+    idle = [door.send(GET) for _ in range(20)]
+    over = [door.send(b"\x00") for _ in range(20)]
+    for client in (*idle, *over):
+        assert client.read().status in (200, 400)
+    newest = [door.send(GET) for _ in range(20)]
+    assert {client.read().status for client in newest} == {200}
+    assert all(client.is_open() for client in idle)
+
+
 def test_a_request_in_hand_is_not_closed_for_a_newcomer(open_door: OpenADoor) -> None:
     door = open_door(replace(PATIENT, connections=40))
     busy = door.send(post(b"", path=b"/later"))
@@ -457,45 +477,71 @@ def test_a_thousand_idle_connections_cost_a_good_request_nothing(open_door: Open
 
 
 FEW_DESCRIPTORS = """
-    import asyncio, resource, sys, time
+    import asyncio, os, resource, sys, time
     from minibot.model import Response
     from minibot.web.routes import Routes
     from minibot.web.server import Server
-    from minibot.web.wire import Limits
 
-    async def main():
-        before, after = int(sys.argv[1]), int(sys.argv[2])
+    async def main(before, after, hog):
         if before:
             resource.setrlimit(resource.RLIMIT_NOFILE, (before, before))
         routes = Routes({("GET", "/"): lambda request: Response(200, str(time.process_time()).encode())})
         print(await Server(routes, clock=time.time).start("127.0.0.1", 0), flush=True)
         if after:
             resource.setrlimit(resource.RLIMIT_NOFILE, (after, after))
+        files = []
+        try:
+            while hog:
+                files.append(open(os.devnull))
+        except OSError:
+            spent = time.process_time()
+            await asyncio.sleep(1.0)
+            for file in files:
+                file.close()
+            print(time.process_time() - spent, flush=True)
         await asyncio.sleep(60)
-    asyncio.run(main())
+    asyncio.run(main(*map(int, sys.argv[1:])))
 """
 
 
-@pytest.mark.parametrize("before, after", [(64, 0), (0, 40)])
-def test_running_out_of_descriptors_neither_spins_nor_floods_nor_shuts_out(before: int, after: int) -> None:
+@pytest.fixture
+def start_program() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """A server in a process of its own: (limit of open files before the start, after it, use them all up)."""
     pytest.importorskip("resource", reason="no limit of open files on this system")
-    command = [sys.executable, "-c", textwrap.dedent(FEW_DESCRIPTORS), str(before), str(after)]
-    program = subprocess.Popen(command, text=True, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)
-    try:
-        assert program.stdout
-        port = int(program.stdout.readline())
-        crowd = [Client(port) for _ in range(300)]
-        answers = [Client(port).send(GET).read() for _ in range(5)]
-        time.sleep(0.5)  # long enough for a spinning loop to show in its own clock
-        answers.append(Client(port).send(GET).read())
-        assert float(answers[-1].body) - float(answers[-2].body) < 0.4
-        for client in crowd:
-            client.close()
-    finally:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*numbers: int) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", textwrap.dedent(FEW_DESCRIPTORS), *map(str, numbers)]
+        started.append(subprocess.Popen(command, text=True, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE))
+        return started[-1]
+    yield start
+    for program in started:
         program.kill()
         _, errors = program.communicate()
-    assert len(errors.splitlines()) < 12 and "Traceback" not in errors
+        assert len(errors.splitlines()) < 12 and "Traceback" not in errors
+
+
+@pytest.mark.parametrize("before, after", [(64, 0), (0, 40)])
+def test_a_crowd_that_takes_all_descriptors_shuts_nobody_out(
+        start_program: Callable[..., subprocess.Popen[str]], before: int, after: int) -> None:
+    program = start_program(before, after, 0)
+    assert program.stdout
+    port = int(program.stdout.readline())
+    crowd = [Client(port) for _ in range(300)]
+    spent = [float(Client(port).send(GET).read().body) for _ in range(5)]
+    time.sleep(0.5)  # long enough for a spinning loop to show in its own clock
+    spent.append(float(Client(port).send(GET).read().body))
+    assert spent[-1] - spent[-2] < 0.3 and len(crowd) == 300
+
+
+def test_running_out_of_descriptors_neither_spins_nor_floods(
+        start_program: Callable[..., subprocess.Popen[str]]) -> None:
+    program = start_program(100, 0, 1)
+    assert program.stdout
+    waiting = Client(int(program.stdout.readline())).send(GET)
+    assert float(program.stdout.readline()) < 0.3  # seconds of processor in a second without descriptors
+    assert waiting.read().status == 200
 
 
 def test_the_limit_of_open_files_is_raised_where_there_is_one() -> None:
@@ -565,11 +611,19 @@ def test_a_stream_goes_on_until_it_is_ended(streaming: OpenDoor) -> None:
     assert not streaming.on_loop(lambda: write(b"data: 2\n\n"))
 
 
+def test_a_stream_answers_head_with_its_head(streaming: OpenDoor) -> None:
+    received = streaming.send(EVENTS.replace(b"GET", b"HEAD")).read_to_end()
+    assert b"text/event-stream" in received and received.endswith(b"\r\n\r\n")
+    assert not streaming.writes  # type: ignore[attr-defined]
+
+
 def test_a_stream_tells_when_its_peer_does_not_read(streaming: OpenDoor) -> None:
     streaming.send(EVENTS).read()
     wait_for(lambda: streaming.writes)  # type: ignore[attr-defined]
     (write,) = streaming.writes  # type: ignore[attr-defined]
+    (connection,) = streaming.server.connections
     wait_for(lambda: not streaming.on_loop(lambda: write(b"x" * 100_000)))
+    assert streaming.on_loop(lambda: connection.clogged and 0 < connection.transport.get_write_buffer_size() < 200_000)
     wait_for(lambda: streaming.ends)  # type: ignore[attr-defined]
 
 

@@ -16,7 +16,8 @@ import pytest
 from minibot.errors import Refused
 from minibot.model import Request, Response
 from minibot.web.routes import Routes
-from minibot.web.wire import Limits, Parser, render
+from minibot.web.limits import Limits
+from minibot.web.wire import Parser, render
 
 END = b"\r\n\r\n"
 Case = tuple[bytes, object]
@@ -331,6 +332,11 @@ def test_what_is_wrong_already_is_not_waited_for(name: str) -> None:
 def test_an_unfinished_request_is_never_handed_on(octets: bytes) -> None:
     assert outcome(whole(octets)) == [None]
     assert outcome(single(octets)) == [None]
+
+
+def test_trailers_in_pieces_do_not_hide_the_head_behind_them() -> None:
+    long_trailers = chunked(b"0\r\n" + b"X: y\r\n" * 50)
+    assert len(outcome(iter((long_trailers, b"\r\n", b"GET / HTTP/1.0\r\n\r\n")))) == 2
 
 
 def test_every_cut_of_a_good_stream_gives_the_same_requests() -> None:

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from minibot.errors import Refused
-from minibot.web.wire import Limits, Parser
+from minibot.web.limits import Limits
+from minibot.web.wire import Parser
 
 h11 = pytest.importorskip("h11", reason="h11 is not installed: pip install h11")
 

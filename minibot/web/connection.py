@@ -21,8 +21,9 @@ from itertools import islice
 from minibot.errors import MinibotError, Refused, StoreDown
 from minibot.model import Request, Response
 from minibot.promise import Promise
+from minibot.web.limits import Limits
 from minibot.web.routes import Routes, Stream
-from minibot.web.wire import CONTINUE, HEAD, Heads, Limits, Parser, render
+from minibot.web.wire import CONTINUE, HEAD, Heads, Parser, render
 
 log = logging.getLogger("minibot.web")
 LINGERING, READY, SENDING, BUSY, STREAMING = range(5)  # SENDING is what `standing` says of some that are READY
@@ -70,10 +71,9 @@ class Connection(asyncio.Protocol):
     def __init__(self, door: Door) -> None:
         self.transport: asyncio.Transport  # from `connection_made` on
         self.door, self.limits, self.loop, self.state = door, door.limits, door.loop, READY
-        self.parser = Parser(door.limits, door.routes.find, heads=door.heads)
-        self.since = self.loop.time()
-        self.deadline = self.since + self.limits.head_time
+        self.parser = Parser(door.limits, door.routes.find, door.heads)
         self.in_body: bool | None = False  # None between requests; the first head is due from the start
+        self.since, self.deadline = self.loop.time(), self.loop.time() + self.limits.head_time
         self.served = self.held = self.discarded = 0
         self.clogged = self.paused = self.ended = False  # peer does not read, we do not, peer sends no more
         self.owed: Promise[Response] | None = None
@@ -187,11 +187,10 @@ class Connection(asyncio.Protocol):
             self.state, self.owed, self.deadline = BUSY, outcome, self.loop.time() + self.limits.answer_time
             outcome.add_done_callback(self.answered)
 
-    def answered(self, future: Promise[Response]) -> None:
-        """The future of `serve` is done, perhaps too late."""
-        error = future.exception()
-        if future is self.owed:
-            self.answer(future.result() if error is None else self.failure(error))
+    def answered(self, promise: Promise[Response]) -> None:
+        """The promise of `serve` is kept or broken, perhaps too late."""
+        if promise is self.owed:
+            self.answer(self.failure(error) if (error := promise.exception()) else promise.result())
             self.advance()
 
     def failure(self, error: BaseException) -> Response:
@@ -200,8 +199,8 @@ class Connection(asyncio.Protocol):
             log.debug("refused: %s", error.reason)
             return Response(error.status, fields=error.fields)
         where = "".join(f" in {frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-1:])
-        text = f"{self.parser.path}: {type(error).__name__}{where}" + f": {error}" * isinstance(error, MinibotError)
-        self.door.complain(text)
+        text = f": {error}" if isinstance(error, MinibotError) else ""
+        self.door.complain(f"{self.parser.path}: {type(error).__name__}{where}{text}")
         return Response(503, fields=(("Retry-After", "5"),)) if isinstance(error, StoreDown) else Response(500)
 
     def answer(self, response: Response) -> None:

@@ -41,6 +41,16 @@ def demand(truth: object, status: int, reason: str) -> None:
         raise Refused(status, reason)
 
 
+def read_request_line(head: bytes, longest: int) -> tuple[int, bytes, bytes, bool]:
+    """-> where it ends, method, target, and whether the peer speaks HTTP/1.0."""
+    line = REQUEST_LINE.match(head)
+    demand((line.end() if line else head.find(b"\r\n") + 2) <= longest + 2, 414, "request line too long")
+    if line is None:
+        raise Refused(400, "malformed request line")
+    demand(line[3] == b"1", 505, "not HTTP/1")
+    return line.end(), line[1], line[2], line[4] == b"0"
+
+
 def read_fields(lines: bytes, start: int, most: int) -> Fields:
     """The field lines from `start` (which follows a line end) to the empty line that ends `lines`; names lower-case."""
     count = lines.count(b"\n", start) - 1

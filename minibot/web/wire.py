@@ -11,14 +11,15 @@ Next: `routes.py`, who answers; then `connection.py`, which feeds this parser.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
 
 from minibot.errors import Refused
 from minibot.model import Request, Response
-from minibot.web.grammar import (BARE_LINE_END, CHUNK_LINE, CHUNK_LINE_BEGUN, METHODS, REQUEST_LINE, TOKEN_OCTETS,
-                                 Fields, check_coding, demand, is_host, list_of, read_fields, read_length, read_target)
+from minibot.web.grammar import (BARE_LINE_END, CHUNK_LINE, CHUNK_LINE_BEGUN, METHODS, TOKEN_OCTETS, Fields,
+                                 check_coding, demand, is_host, list_of, read_fields, read_length, read_request_line,
+                                 read_target)
+from minibot.web.limits import Limits
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 FRAMING = (b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"content-encoding")
@@ -28,33 +29,6 @@ Heads = dict[bytes, Understood]  # what a head means, by its octets
 HEAD, COUNTED, SIZE, DATA, TRAILERS = range(5)  # what the parser reads next
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Every bound of the door: octets, counts, seconds."""
-
-    request_line: int = 8 * 1024 + 64  # RFC 9112 3: at least 8000
-    head: int = 32 << 10  # all field lines; as Kestrel
-    fields: int = 100  # as hyper, Kestrel, Apache, gunicorn
-    body: int = 4 << 20  # Meta: "payloads can be up to 3MB"
-    chunk_line: int = 512  # RFC 9112 7.1.1; CVE-2023-39326
-    extensions: int = 16 << 10  # of all chunks of one body
-    trailers: int = 8 << 10
-    bodies: int = 32 << 20  # whatever is held for all connections together
-    unparsed: int = 64 << 10  # per connection while it waits for its turn; beyond, reading pauses
-    discarded: int = 16 << 20  # read and thrown away behind a last answer
-    requests: int = 1000  # per connection; as nginx
-    connections: int = 2000
-    head_time: float = 10.0  # from the first octet of a head to its last; CIS benchmarks
-    body_time: float = 15.0  # ... of a body, and a second more per `body_rate` octets, at most `body_most`
-    body_rate: int = 500  # as Apache's mod_reqtimeout
-    body_most: float = 60.0
-    answer_time: float = 10.0  # for whoever answers
-    write_time: float = 30.0  # for a peer that does not read
-    idle: float = 75.0  # must outlive a proxy's pool: nginx keeps 60 s
-    linger: float = 3.0
-    tick: float = 0.5  # how often deadlines are looked at
-
-
 class Parser:
     """`feed` it what arrived, then call `next` until it gives None: more is needed. Raises Refused.
 
@@ -62,9 +36,8 @@ class Parser:
     waits for CONTINUE before it sends the body.
     """
 
-    def __init__(self, limits: Limits, screen: Callable[[str, str], object], peer: str = "",
-                 heads: Heads | None = None) -> None:
-        self.limits, self.screen, self.peer, self.heads = limits, screen, peer, {} if heads is None else heads
+    def __init__(self, limits: Limits, screen: Callable[[str, str], object], heads: Heads | None = None) -> None:
+        self.limits, self.screen, self.peer, self.heads = limits, screen, "", {} if heads is None else heads
         self.buffer, self.body = bytearray(), bytearray()
         self.stage, self.method, self.path, self.query = HEAD, "", "", ""
         self.scanned = self.blanks = self.left = self.extensions = 0
@@ -131,7 +104,7 @@ class Parser:
 
     def _understand(self, head: bytes) -> Understood:
         """A whole head, for the first time. What is refused is refused anew each time."""
-        line_end, method, target = self._read_request_line(head)
+        line_end, method, target, self.old = read_request_line(head, self.limits.request_line)
         demand(len(head) - line_end <= self.limits.head, 431, "head too long")
         self.fields = fields = read_fields(head, line_end, self.limits.fields)
         known = dict(fields)
@@ -160,19 +133,9 @@ class Parser:
         demand(not BARE_LINE_END.search(buffer, self.scanned), 400, "bare CR or LF")
         demand(line_end >= 0 or len(buffer) <= longest, 414, "request line too long")
         if line_end >= self.scanned:  # it came just now
-            self._read_request_line(bytes(buffer[:line_end + 2]))
+            read_request_line(bytes(buffer[:line_end + 2]), longest)
         demand(len(buffer) - line_end <= self.limits.head + 4, 431, "head too long")
         self.scanned = max(0, len(buffer) - 3)
-
-    def _read_request_line(self, head: bytes) -> tuple[int, bytes, bytes]:
-        """-> where it ends, method, target."""
-        line = REQUEST_LINE.match(head)
-        demand((line.end() if line else head.find(b"\r\n") + 2) <= self.limits.request_line + 2, 414, "line too long")
-        if line is None:
-            raise Refused(400, "malformed request line")
-        demand(line[3] == b"1", 505, "not HTTP/1")
-        self.old = line[4] == b"0"
-        return line.end(), line[1], line[2]
 
     def _read_framing(self, known: dict[bytes, bytes]) -> None:
         """Where does the body end, and may another request follow it?"""
@@ -216,7 +179,7 @@ class Parser:
                 demand(begun, 400, "malformed chunk size")
                 break
             self._begin_chunk(bytes(buffer[at:line_end]))
-            at = line_end + 2
+            at = line_end + 2 if self.stage == DATA else line_end  # trailers are found by the line end before them
         del buffer[:at]
         return self.stage == TRAILERS and self._skip_trailers()
 
@@ -232,12 +195,9 @@ class Parser:
     def _skip_trailers(self) -> bool:
         """Fields behind the last chunk must be well-formed; nobody reads them."""
         buffer, most = self.buffer, self.limits.trailers
-        if buffer.startswith(b"\r\n"):
-            del buffer[:2]
-            return True
         end = buffer.find(b"\r\n\r\n", self.scanned, most)
         if end >= 0:
-            read_fields(b"\n" + self._take(end + 4), 1, self.limits.fields)
+            read_fields(self._take(end + 4), 2, self.limits.fields)
             return True
         demand(not BARE_LINE_END.search(buffer, self.scanned), 400, "bare CR or LF")
         demand(len(buffer) < most, 431, "trailers too long")

@@ -27,9 +27,10 @@ from collections import Counter
 from pathlib import Path
 
 from minibot.model import Request, Response
+from minibot.promise import Promise
 from minibot.web.routes import Routes
 from minibot.web.server import Server
-from minibot.web.wire import Limits
+from minibot.web.limits import Limits
 
 LIMITS = Limits(head_time=1.0, body_time=1.0, body_most=2.0, answer_time=1.0, write_time=1.0, idle=1.0, linger=0.5,
                 tick=0.1, connections=300, bodies=8 << 20)
@@ -51,19 +52,19 @@ BITS = (b"\r\n", b"\n", b"\r", b"\r\n\r\n", b" ", b"\t", b":", b"\x00", b"\xff",
 def serve() -> None:
     """The server's process. GET /stats tells what it uses."""
 
-    async def answer_later(future: asyncio.Future[Response]) -> None:
+    async def answer_later(promise: Promise[Response]) -> None:
         await asyncio.sleep(0.001)
-        if not future.done():
-            future.set_result(Response(200))
+        if not promise.done():
+            promise.set_result(Response(200))
 
     async def main() -> None:
         loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
 
-        def webhook(request: Request) -> asyncio.Future[Response]:
-            future: asyncio.Future[Response] = loop.create_future()
-            tasks.add(task := loop.create_task(answer_later(future)))
+        def webhook(request: Request) -> Promise[Response]:
+            promise: Promise[Response] = Promise()
+            tasks.add(task := loop.create_task(answer_later(promise)))
             task.add_done_callback(tasks.discard)
-            return future
+            return promise
 
         def stats(request: Request) -> Response:
             status = Path("/proc/self/status")

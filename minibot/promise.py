@@ -28,6 +28,7 @@ class Promise(Generic[T]):
         self._listener: Callable[[Promise[T]], None] | None = None
 
     def done(self) -> bool:
+        """Has it been kept?"""
         return self._done
 
     def result(self) -> T:
@@ -41,10 +42,12 @@ class Promise(Generic[T]):
         return self._error
 
     def set_result(self, result: T) -> None:
+        """Keep it, and tell the listener."""
         self._result = result
         self._tell()
 
     def set_exception(self, error: BaseException) -> None:
+        """Keep it with a fault, and tell the listener."""
         self._error = error
         self._tell()
 

@@ -18,10 +18,11 @@ import pytest
 
 from minibot.errors import Refused
 from minibot.web.limits import Limits
-from minibot.web.wire import Parser
+from minibot.web.wire import Heads, Limits, Parser
 
 h11 = pytest.importorskip("h11", reason="h11 is not installed: pip install h11")
 
+HEADS: Heads = {}  # understood once, as the connections of one door share them
 MUTATIONS = int(os.environ.get("MINIBOT_MUTATIONS", "20000"))
 Message = tuple[bytes, bytes, bytes]
 
@@ -78,7 +79,7 @@ def read_with_h11(octets: bytes) -> tuple[Message | None, bool]:
 
 def read_with_minibot(octets: bytes) -> Iterator[tuple[bytes, Message | None]]:
     """Each message minibot reads, with its octets; then what is left unfinished, with None, unless it is refused."""
-    parser = Parser(Limits(), lambda method, path: None)
+    parser = Parser(Limits(), lambda method, path: None, HEADS)
     parser.feed(octets)
     try:
         while request := parser.next():

@@ -36,7 +36,7 @@ from minibot.dotenv import surroundings
 from minibot.errors import SettingsFault
 from minibot.web.calls import Caller
 from minibot.web.server import Server
-from minibot.web.wire import Limits
+from minibot.web.limits import Limits
 
 NOT_BESIDE = "--lesson switches a protection off, and real credentials are set here: run it in a folder without .env"
 KEYS = {"TELEGRAM_BOT_TOKEN": "7000000000:AA", "TELEGRAM_WEBHOOK_SECRET": "", "VERIFY_TOKEN": "", "META_APP_SECRET": "",

@@ -1,6 +1,6 @@
 """Meta's administration for `connect` and `check`: what must be subscribed for each platform, and asking Graph.
 
-Not here: what follows from an answer (`connect_meta.py`, `check_meta.py`), messages (`channels/`). The law: a token
+Not here: what follows from an answer (`connect_meta.py`, `check_platforms.py`), messages (`channels/`). The law: a token
 stands in a header, except where Graph takes it in the query only (debug_token's question, the renewal); whatever
 Graph says is read as untrusted. Facts: developers.facebook.com/docs/graph-api/reference, the subscriptions edge of
 an app, subscribed_apps of a Page and of a WABA, debug_token; instagram-platform, refresh_access_token.

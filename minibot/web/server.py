@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from minibot.errors import SettingsFault
 from minibot.web.connection import READY, STREAMING, Connection, Door
 from minibot.web.routes import Routes
-from minibot.web.wire import Limits
+from minibot.web.limits import Limits
 
 if TYPE_CHECKING:
     from ssl import SSLContext

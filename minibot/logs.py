@@ -67,7 +67,8 @@ class Lines(logging.Formatter):
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
         if self._json:
             when = f"{when[:-1]}.{int(record.created % 1 * 1e6):06}Z"
-            line = {"time": when, "level": record.levelname.lower(), "logger": record.name, "message": message}
+            line = {"time": when, "level": record.levelname.lower(), "logger": record.name, "message": message,
+                    **getattr(record, "facts", {})}  # numbers of ours: the conversation, the messages
             return json.dumps(line | ({"trace": trace} if trace else {}))
         head = f"{when} {record.levelname.lower():<8} {safe_line(message, _LONGEST)}"
         return "\n    ".join([head, *(safe_line(row, _LONGEST) for row in trace.splitlines())])

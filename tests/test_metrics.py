@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
@@ -172,3 +173,40 @@ def test_refused_updates_make_it_look_at_most_once_a_minute(start_bot: Start) ->
     bot.until(lambda: bot.world.calls("telegram", "/getWebhookInfo"), what="it looked")
     bot.settled()
     assert len(bot.world.calls("telegram", "/getWebhookInfo")) == 1
+
+
+# --- the log -------------------------------------------------------------------------------------------------
+
+
+def test_each_exchange_is_one_line_with_its_numbers_and_without_what_was_said(bot: BotProcess) -> None:
+    bot.say("telegram", "4815162342", "my secret question")
+    bot.replies("telegram", "4815162342")
+    bot.settled()
+    lines = [line for line in bot.log.splitlines() if "conversation" in line]
+    assert len(lines) == 1
+    assert re.search(r" info     conversation \d+ \(telegram\): message \d+ replied, \d+ \+ \d+ tokens in \d+ ms$", lines[0])
+    assert "my secret question" not in bot.log and "answer 1 to" not in bot.log
+
+
+def test_a_json_log_carries_the_numbers_as_fields(start_bot: Start) -> None:
+    bot = start_bot(LOG_FORMAT="json")
+    bot.say("whatsapp", "4915112345678", "hello")
+    bot.replies("whatsapp", "4915112345678")
+    bot.settled()
+    found = [json.loads(line) for line in bot.log.splitlines() if '"conversation"' in line]
+    (conversation, message), = bot.rows("SELECT conversation, id FROM inbound")
+    assert len(found) == 1 and found[0]["conversation"] == conversation and found[0]["messages"] == [message]
+
+
+def test_debug_shows_what_was_said_and_still_no_secret(start_bot: Start) -> None:
+    bot = start_bot(LOG_LEVEL="debug")
+    bot.say("telegram", "4815162342", "my secret question")
+    bot.replies("telegram", "4815162342")
+    bot.settled()
+    assert "my secret question" in bot.log  # and no secret: `BotProcess.close` looks
+
+
+def test_a_fault_that_repeats_is_counted_and_not_repeated(bot: BotProcess) -> None:
+    for _ in range(30):
+        bot.post(forged(bot.world.people["messenger"].text("1254459154682919", "no")))
+    assert bot.log.count("a webhook was refused") == 1

@@ -200,6 +200,11 @@ class Worker:
         finish = replace(finish, parts=tuple(self.channel.compose(says)) if says else (), person=person,
                          expires_at=self._expires(step),
                          reply_to=run[-1].inbound.message_id if person != step.conversation.chat else "")
+        answer, number = finish.answer, step.conversation.id
+        log.info("conversation %d (%s): %s%s", number, self.channel.name, "; ".join(
+            f"message {message} {outcome}" for message, outcome in finish.outcomes.items()) or "a notice to wait",
+            f", {answer.tokens_in} + {answer.tokens_out} tokens in {answer.milliseconds} ms" if answer else "",
+            extra={"facts": {"conversation": number, "messages": [*finish.outcomes]}})
         hop("finished", step.conversation, parts=finish.parts, messages=_ids(run), outcomes={
             item.inbound.message_id: finish.outcomes.get(item.id, "waits") for item in run})
         return await self._kept(lambda: self.kit.store.finish(step.conversation, finish, self.kit.clock()))

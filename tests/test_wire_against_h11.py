@@ -18,7 +18,7 @@ import pytest
 
 from minibot.errors import Refused
 from minibot.web.limits import Limits
-from minibot.web.wire import Heads, Limits, Parser
+from minibot.web.wire import Heads, Parser
 
 h11 = pytest.importorskip("h11", reason="h11 is not installed: pip install h11")
 

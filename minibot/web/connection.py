@@ -27,7 +27,6 @@ from minibot.web.wire import CONTINUE, HEAD, Heads, Parser, render
 
 log = logging.getLogger("minibot.web")
 LINGERING, READY, SENDING, BUSY, STREAMING = range(5)  # SENDING is what `standing` says of some that are READY
-PIPELINED = 16  # requests of one connection before others have their turn
 
 
 class Door:
@@ -215,7 +214,7 @@ class Connection(asyncio.Protocol):
         if not persist:
             return self.linger()
         door.connections.move_to_end(self)
-        if self.served % PIPELINED == 0 and not self.clogged:  # now the others: as if the peer did not read
+        if self.served % self.limits.pipelined == 0 and not self.clogged:  # now the others: as if the peer did not read
             self.clogged = True
             self.loop.call_soon(self.resume_writing)
 

@@ -25,6 +25,7 @@ class Limits:
     bodies: int = 32 << 20  # whatever is held for all connections together
     unparsed: int = 64 << 10  # per connection while it waits for its turn; beyond, reading pauses
     discarded: int = 16 << 20  # read and thrown away behind a last answer
+    pipelined: int = 16  # requests of one connection before others have their turn
     requests: int = 1000  # per connection; as nginx
     connections: int = 2000
     head_time: float = 10.0  # from the first octet of a head to its last; CIS benchmarks

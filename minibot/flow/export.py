@@ -70,13 +70,13 @@ class Exporter:
 
     def __init__(self, kit: Kit) -> None:
         self._kit, self._mask, self._seldom = kit, mask(kit.settings), Seldom()
-        self._destinations = [destination(name, kit.settings) for name in kit.settings.destinations]
+        self.destinations = [destination(name, kit.settings) for name in kit.settings.destinations]
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
 
     def start(self) -> None:
         """Begin; without destinations nothing runs."""
-        self._tasks = [asyncio.create_task(self._serve(each)) for each in self._destinations]
+        self._tasks = [asyncio.create_task(self._serve(each)) for each in self.destinations]
 
     async def stop(self) -> None:
         """No further post; those on their way get a moment."""
@@ -87,7 +87,7 @@ class Exporter:
     async def _serve(self, to: Destination) -> None:
         while not self._stopping.is_set():
             try:
-                wait = await self._round(to)
+                wait = await self.round(to)
             except StoreDown as fault:
                 wait = LOOK_EVERY
                 self._seldom.warning(log, "store", f"the store is out of reach, exports wait: {fault}")
@@ -97,7 +97,7 @@ class Exporter:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), wait)
 
-    async def _round(self, to: Destination) -> float:
+    async def round(self, to: Destination) -> float:
         """Post what is due, of each conversation one; how many seconds to wait then."""
         now = self._kit.clock()
         if later := to.breaker.admit(now):
@@ -160,8 +160,10 @@ def echo(url: str, reply: Reply) -> str:
     """
     if reply.status not in (302, 303):
         return ""
-    address = urljoin(url, reply.fields.get("location", ""))
-    return address if urlsplit(address)[:2] in (ECHO, urlsplit(url)[:2]) else ""
+    with suppress(ValueError):  # no address at all
+        address = urljoin(url, reply.fields.get("location", ""))
+        return address if urlsplit(address)[:2] in (ECHO, urlsplit(url)[:2]) else ""
+    return ""
 
 
 def judge(reply: Reply, confirmed: bool) -> None:

@@ -1,8 +1,8 @@
 """One connection: what asyncio received goes into the parser, answers go out in order, and everything has a deadline.
 
 Not here: the grammar (`wire.py`), listening and stopping (`server.py`). The laws: one request at a time; nothing is
-parsed while an answer is owed or the peer does not read; after a last answer what comes is thrown away for a while,
-for closing with input unread makes the kernel take the answer back. Endpoints run on the loop, without a task each.
+parsed while an answer is owed or the peer does not read; after a last answer input is thrown away for a while, for
+closing with input unread makes the kernel take the answer back.
 
 Next: `server.py`, the door that all connections share.
 """

@@ -103,7 +103,7 @@ class Intake:
             return answer.set_result(self._unavailable(fault))
         new, known, due = accepted.result()
         if isinstance(first, Inbound):
-            hop("accepted", first, new=new, known=known, event=first)
+            hop("accepted", first, new=new, known=known, due=len(due), event=first)
         self._counts[name, "received"] += new
         if known:
             self._counts[name, "repeated"] += known

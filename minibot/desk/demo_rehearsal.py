@@ -24,6 +24,7 @@ from minibot.channels.contract import Channel
 from minibot.config import Settings
 from minibot.errors import AiFailed, AiRemedy, NoAnswer, SettingsFault
 from minibot.model import Call, Event, Inbound, Me
+from minibot.promise import Promise
 from minibot.work import Accepted, Answer, Said
 
 LESSONS = ("no-dedup", "no-order", "ack-first", "no-signature", "truncate")
@@ -58,12 +59,11 @@ class HastyStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def accept(self, events: Sequence[Event], now: int) -> asyncio.Future[Accepted]:
+    def accept(self, events: Sequence[Event], now: int) -> Promise[Accepted]:
         """Done at once; the real thing follows."""
-        loop = asyncio.get_running_loop()
-        loop.call_later(COMMIT_AFTER, self._store.accept, events, now)
-        done: asyncio.Future[Accepted] = loop.create_future()
-        done.set_result(Accepted(len(events), 0))
+        asyncio.get_running_loop().call_later(COMMIT_AFTER, self._store.accept, events, now)
+        done = Promise[Accepted]()
+        done.set_result(Accepted(len(events), 0, (0,)))
         return done
 
 

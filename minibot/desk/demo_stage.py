@@ -33,7 +33,7 @@ CHATS = {"telegram": "4815162342", "whatsapp": "4915112345678", "messenger": "12
 FAR_ENDS = ("telegram", "graph", "instagram", "model")
 WAYS = ("text", "media", "message", "human")  # what happens on a phone: the simulator's makers of webhooks
 AGAIN = 0.4, 0.8, 1.6, 3.2  # seconds until a webhook is posted again; the real platforms are slower
-THINKING = 3.0  # seconds, of a slow model
+THINKING = 2.0  # seconds, of a slow model
 FORGED = {"X-Hub-Signature-256": f"sha256={'0' * 64}", "X-Telegram-Bot-Api-Secret-Token": "a-guess"}
 
 
@@ -61,6 +61,7 @@ class Stage:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._spawn(self._report())
         for name, side in self.sides.items():
+            side.last_id = now()  # a database that was kept knows the ids of earlier runs
             side.rule = partial(self._pass_a_day, name)
 
     # What happens on a phone

@@ -78,12 +78,12 @@ class Screen:
         self.outgoing: deque[Webhook] = deque(maxlen=100_000)  # receipts and echoes, for the carrier to post
         self.planned: list[Fault] = []
         self.rule: Callable[[str], Fault | None] = lambda name: None
-        self._last_id = 0
+        self.last_id = 0
 
     def next_id(self) -> int:
         """A number never used before on this platform."""
-        self._last_id += 1
-        return self._last_id
+        self.last_id += 1
+        return self.last_id
 
     def show(self, chat: str, kind: str, **more: Any) -> None:
         """Record one thing a person sees; `more` are the fields of Shown."""

@@ -139,7 +139,7 @@ class WhatsApp(Phones):
         """A person answers from the WhatsApp Business app."""
         echo = {"from": self.account.number, "to": chat, "id": f"wamid.H{self.next_id()}", "type": "text",
                 "timestamp": str(self.now() // 1000), "text": {"body": text}}
-        return self.change(chat, "smb_message_echoes", message_echoes=[echo])
+        return self.change(chat, "smb_message_echoes", str(echo["id"]), message_echoes=[echo])
 
     def status(self, chat: str, id: str, status: str, tag: str = "", code: int = 0) -> Webhook:
         """What became of a message of the bot; `code` with "failed"."""

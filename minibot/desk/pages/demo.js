@@ -25,7 +25,7 @@ const CALL_TROUBLE = [ // kind, label, hint
   ["reset", "cut before", "The connection breaks and nothing was delivered. Nobody knows that, so minibot first looks for a sign of it."],
   ["half", "cut after", "Delivered, but the reply is lost. Meta's receipts and echoes tell; Telegram tells nothing, so it comes once more."],
 ];
-const MODEL_TROUBLE = [...CALL_TROUBLE.slice(0, 5), ["slow", "slow", "The model thinks for three seconds. Write a second message meanwhile: it joins, one answer covers both."]];
+const MODEL_TROUBLE = [...CALL_TROUBLE.slice(0, 5), ["slow", "slow", "The model thinks for two seconds. Write a second message meanwhile: it joins, one answer covers both."]];
 const MESSAGE_TROUBLE = [
   ["times", "comes 5 times", "The platform delivers it five times. One row, one answer.", 5],
   ["late", "is overtaken", "It is on its way for five seconds: what you write after it arrives first.", 5],
@@ -155,7 +155,10 @@ function makePhone(platform) {
   find(".chips").append(...chips.map(([label, run]) => el("button", { type: "button", onclick: run }, label)));
   const file = find(".file"), media = (data) => { act(platform, { way: "media", shown: phone.input.value, caption: phone.input.value, data }); phone.input.value = ""; resize(); };
   find(".attach").addEventListener("click", () => file.click());
-  file.addEventListener("change", async () => { if (file.files[0]) media(await read(file.files[0])); file.value = ""; });
+  file.addEventListener("change", async () => {
+    try { if (file.files[0]) media(await read(file.files[0])); } catch { hint("This is no picture that the browser can read."); }
+    file.value = "";
+  });
   find(".voice").addEventListener("click", () => media(tone()));
   phone.person.addEventListener("click", () => {
     const on = phone.person.getAttribute("aria-pressed") !== "true", word = on ? "/human" : "/bot";
@@ -305,7 +308,7 @@ const SILENT = { hang: "keeps silent", reset: "breaks the connection; nothing wa
 const STEPS = { // step -> [whose, title, what comes after it] of a hop
   webhook: (hop, name) => [P, `${name} posts the message`, "signed, over HTTP"],
   taken: (hop) => [hop.status === 200 ? M : X, TAKEN[hop.status] || `answered ${hop.status}`, duration(hop.ms)],
-  accepted: (hop) => [D, hop.facts.new ? "one row committed" : "known already: no second row", hop.facts.new ? "before the 200" : "absorbed"],
+  accepted: (hop) => [D, hop.facts.new ? "one row committed" : "known already: no second row", !hop.facts.new ? "absorbed" : hop.facts.due ? "before the 200" : "kept, but nobody is to answer it now"],
   claimed: (hop) => [M, "a worker takes the conversation", hop.facts.part ? "something is still to be sent" : `${plural(hop.facts.messages.length, "message")} waiting`],
   prompt: (hop) => [A, "the model is asked", plural(hop.facts.said.length, "message")],
   answer: (hop) => [A, "the model answers", cut(hop.facts.answer.text, 60)],
@@ -362,6 +365,7 @@ function conclude(one, found, facts) {
     if (other && (other !== found || !facts.parts || !facts.parts.length)) say(other, outcome, /^(replied|merged|command|paused)/.test(outcome) ? "good" : "bad");
     if (other) other.outcome = outcome;
   }
+  if (one.step === "accepted" && facts.new && !facts.due) say(found, phones[one.platform].node.classList.contains("with-person") ? "paused" : "kept", "good");
   if (one.step === "day") { phones[one.platform].wroteAt = 0; showWindow(); }
   if (one.step === "taken" && one.status === 401) say(found, "refused", "bad");
   if (one.step === "postponed") say(found, until(facts.until, one.at), "waits");

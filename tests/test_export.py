@@ -18,6 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -194,13 +195,11 @@ def test_without_an_address_nothing_is_stored(tmp_path: Path) -> None:
     rig.say("hello")
     rig.close(NOW)
     rig.loop.close()
-    reader = open_reader(f"{tmp_path}/minibot.db")
-    assert reader.execute("SELECT COUNT(*) FROM export").fetchone() == (0,)
-    reader.close()
+    with closing(open_reader(f"{tmp_path}/minibot.db")) as reader:
+        assert reader.execute("SELECT COUNT(*) FROM export").fetchone() == (0,)
 
 
 def test_a_picture_and_an_unsent_text_leave_no_more_than_a_note(rig: Rig, crm: Receiver) -> None:
-
     crm.fail(503)
     rig.say("look", media=(Media("image", "file-1"),))
     rig.say("a secret that I take back", chat="bert")
@@ -268,12 +267,11 @@ def test_a_refusal_is_believed_after_five_tries_and_shown_and_can_be_retried(rig
     rig.run(2 * HOUR, 10 * SECOND)
     assert crm.messages() == ["after"]
     assert sum(seen.json()["message"] == "refused" for seen in crm.asked) == 5
-    reader = open_reader(f"{rig.folder}/minibot.db")
-    hop, = ledger.dead(reader)
+    with closing(open_reader(f"{rig.folder}/minibot.db")) as reader:
+        hop, = ledger.dead(reader)
+        assert [each for each in ledger.why(reader, "anna") if each.row == "export"] == [hop]
     assert (hop.row, hop.person, hop.state, hop.tries, hop.chat) == ("export", "crm", "parked", 5, "anna")
     assert hop.error.startswith(str(status))
-    assert [each for each in ledger.why(reader, "anna") if each.row == "export"] == [hop]
-    reader.close()
     crm.heal()
     assert rig.retry([hop.id], False, rig.now) == 1
     assert rig.retry([hop.id], False, rig.now) == 0
@@ -358,6 +356,8 @@ def test_forget_takes_back_what_has_not_left_yet(rig: Rig, crm: Receiver) -> Non
     rig.hear("/forget", chat="dora", now=rig.now)
     step = rig.step(rig.now)
     rig.finish(step.conversation, Finish({step.waiting[0].id: "command"}, ("done",), forget="everything"), rig.now)
+    with closing(open_reader(f"{rig.folder}/minibot.db")) as reader:
+        assert reader.execute("SELECT COUNT(*) FROM export").fetchone() == (1,)
     crm.heal()
     rig.run(MINUTE, SECOND)
     assert crm.messages() == ["keep me"]
@@ -460,7 +460,8 @@ def test_user_and_password_move_from_the_address_to_a_field() -> None:
     to = named("https://ann%40x:p%3Aw@crm.example:8443/in?key=1")
     assert to.url == "https://crm.example:8443/in?key=1"
     assert to.fields == {"Authorization": "Basic " + base64.b64encode(b"ann@x:p:w").decode()}
-    assert named("https://token@crm.example/").fields["Authorization"] == "Basic " + base64.b64encode(b"token:").decode()
+    assert named("https://token@crm.example/").fields == {
+        "Authorization": "Basic " + base64.b64encode(b"token:").decode()}
     assert "crm.example" not in repr(to) and "Basic" not in repr(to)
 
 

@@ -82,6 +82,7 @@ class Remedy(StrEnum):
     STOP = "stop"  # token, permission, account: keep everything, tell the operator, probe slowly
     HALVE = "halve"  # too long: send two halves
     PLAIN = "plain"  # formatting refused: once more as plain text
+    EMPTY = "empty"  # there is nothing to see in it: send a sentence of our own instead
     MOVED = "moved"  # the chat has a new id: there
     THREADLESS = "threadless"  # the topic is gone: once more without it
     UNSURE = "unsure"  # may have arrived

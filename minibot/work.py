@@ -44,8 +44,12 @@ def said(inbound: Inbound) -> str:
     if inbound.quoted:
         words = f"[in reply to this message]\n{_indented(inbound.quoted)}\n\n{words}"
     speaker = inbound.name or inbound.person
-    in_group = inbound.person not in ("", inbound.chat)
-    return f"{speaker}: {words}" if words and in_group else words
+    return f"{speaker}: {words}" if words and in_group(inbound) else words
+
+
+def in_group(inbound: Inbound) -> bool:
+    """Whether others read along; a private chat may have topics ("chat/topic")."""
+    return inbound.person not in ("", inbound.chat.partition("/")[0])
 
 
 def _indented(text: str) -> str:

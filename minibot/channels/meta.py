@@ -165,7 +165,8 @@ def answer(reply: Reply, remedies: Mapping[int, Row], key: str) -> Item:
     codes = [code for code in (error.get("error_subcode"), error.get("code")) if type(code) is int]
     ways = [*codes, -500 if error.get("is_transient") is True else -reply.status]
     remedy, help = next((remedies[way] for way in ways if way in remedies), (Remedy.REFUSED, ""))
-    message = f"{error.get('message')} {block(error.get('error_data')).get('details')} {error.get('fbtrace_id')}"
+    said = error.get("message"), block(error.get("error_data")).get("details"), error.get("fbtrace_id")
+    message = " ".join(str(part) for part in said if part)
     if remedy is Remedy.REFUSED and TOO_LONG.search(message):
         remedy = Remedy.HALVE
     raise SendFailed(remedy, "/".join(map(str, codes[::-1])) or str(reply.status),

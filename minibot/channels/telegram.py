@@ -41,6 +41,7 @@ ERRORS = (
     ("403|400 .*(chat not found|not enough rights|need admin|no write access|_forbidden)", Remedy.UNREACHABLE, ""),
     ("400 .*(can't parse|entit)", Remedy.PLAIN, ""),
     ("400 .*too[ _]long", Remedy.HALVE, ""),
+    ("400 .*(text is empty|non-empty)", Remedy.EMPTY, ""),
     ("400 .*(thread not found|topic_closed|topic_deleted|replied not found)", Remedy.THREADLESS, ""),
     ("400 .*(not modified|query is too old)", Remedy.DELIVERED, ""),
     ("429", Remedy.WAIT_CHAT, ""),

@@ -24,7 +24,7 @@ from minibot.flow.delivery import deliver, start_typing
 from minibot.flow.kit import Kit
 from minibot.flow.media import Gathered, gather
 from minibot.logs import hop
-from minibot.work import Answer, Finish, Said, Step, Waiting, said
+from minibot.work import Answer, Finish, Said, Step, Waiting, in_group, said
 
 log = logging.getLogger("minibot.conversation")
 JOINS = 3  # a follow-up drops the call in flight this often; the rest waits for the next turn
@@ -199,7 +199,7 @@ class Worker:
         person = _person(step, run)
         finish = replace(finish, parts=tuple(self.channel.compose(says)) if says else (), person=person,
                          expires_at=self._expires(step),
-                         reply_to=run[-1].inbound.message_id if person != step.conversation.chat else "")
+                         reply_to=run[-1].inbound.message_id if in_group(run[-1].inbound) else "")
         answer, number = finish.answer, step.conversation.id
         log.info("conversation %d (%s): %s%s", number, self.channel.name, "; ".join(
             f"message {message} {outcome}" for message, outcome in finish.outcomes.items()) or "a notice to wait",

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from minibot import text
 from minibot.channels.contract import Channel
 from minibot.errors import NoAnswer, Remedy, SendFailed
-from minibot.flow import retry
+from minibot.flow import retry, wording
 from minibot.flow.kit import Kit
 from minibot.work import Conversation, Fate, Part
 
@@ -60,13 +60,15 @@ def _failed(kit: Kit, channel: Channel, part: Part, error: NoAnswer | SendFailed
 
 
 def _rewritten(channel: Channel, remedy: Remedy, part: Part) -> Fate | None:
-    """The same words in another shape: halves for a length the platform refused, plain for its mark-up."""
+    """In another shape: halves for a length the platform refused, plain for its mark-up, ours for no words at all."""
     plain = part.text if part.plain else channel.plain(part.text)
     if remedy is Remedy.PLAIN and not part.plain and plain:
         return Fate("pending", error="plain", replace=(plain,), plain=True)
     if remedy is Remedy.HALVE and len(plain) > 1:
         return Fate("pending", error="halved", plain=True,
                     replace=tuple(text.cut(plain, (len(plain) + 1) // 2, len)))
+    if remedy is Remedy.EMPTY and plain != wording.APOLOGY:
+        return Fate("pending", error="empty", replace=(wording.APOLOGY,), plain=True)
     return None
 
 

@@ -23,7 +23,8 @@ def certificate(folder: Path, name: str) -> tuple[Path, Path]:
     cert, key = folder / f"{name}.pem", folder / f"{name}.key"
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
                     "-keyout", key, "-out", cert, "-days", "2", "-subj", f"/CN={name}",
-                    "-addext", f"subjectAltName=DNS:{name},DNS:localhost,IP:127.0.0.1"], check=True, capture_output=True)
+                    "-addext", f"subjectAltName=DNS:{name},DNS:localhost,IP:127.0.0.1"], check=True,
+                   capture_output=True)
     return cert, key
 
 

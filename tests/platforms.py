@@ -123,7 +123,8 @@ class Telegram(TelegramSide):
         certificate = given.get("certificate", "")
         if certificate and not certificate.startswith("-----BEGIN CERTIFICATE-----"):
             refuse(400, "bad webhook: certificate must be uploaded as a file")
-        self.webhook = {"url": given.get("url", ""), "has_custom_certificate": bool(certificate), "ip_address": "203.0.113.7",
+        self.webhook = {"url": given.get("url", ""), "has_custom_certificate": bool(certificate),
+                        "ip_address": "203.0.113.7",
                         "max_connections": min(100, max(1, int(given.get("max_connections", 40)))),
                         **filled(allowed_updates=[name for name in names if name in DEFAULT_UPDATES])}
         return True

@@ -20,10 +20,10 @@ from tests.fakes import SECRETS
 FACTS = audit.sections()
 FILES = {path.relative_to(ROOT / "minibot").as_posix(): path.read_text("utf-8")
          for path in sorted((ROOT / "minibot").rglob("*.py"))}
-SURELY_NOT_PERSONAL = """k v id conversation kind sent_at forwarded album received_at outcome turn platform account due_at
-    lease_owner lease_until epoch tries crashes paused_until blocked noticed_at reset_id error model tokens_in tokens_out
-    milliseconds created_at place plain threadless state unsure expires_at called_at done_at delivered_at read_at reply_to
-    day tokens told destination""".split()
+SURELY_NOT_PERSONAL = """k v id conversation kind sent_at forwarded album received_at outcome turn platform account
+    due_at lease_owner lease_until epoch tries crashes paused_until blocked noticed_at reset_id error model tokens_in
+    tokens_out milliseconds created_at place plain threadless state unsure expires_at called_at done_at delivered_at
+    read_at reply_to day tokens told destination""".split()
 
 
 def rows(heading: str) -> dict[str, str]:

@@ -6,7 +6,6 @@ one thing in them, in the settings or on this machine.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -25,6 +24,7 @@ from tests.botprocess import ROOT
 from tests.fakes import SECRETS
 from tests.servers import FaultServer, reply
 from tests.town import APP, PUBLIC, Case
+
 
 def wrong(report: Report) -> list[Finding]:
     return [finding for finding in report if finding.level != "ok"]
@@ -104,7 +104,8 @@ IN_A_DAY = int(time.time()) + 86_400
 FAULTS: dict[str, Fault] = {
     # settings and their shapes
     "phone number for its id": Fault(
-        given(META_PHONE_NUMBER_ID="4915112345678"), "error", "settings", "META_PHONE_NUMBER_ID: .*phone number", "below"),
+        given(META_PHONE_NUMBER_ID="4915112345678"), "error", "settings", "META_PHONE_NUMBER_ID: .*phone number",
+        "below"),
     "Telegram token for the model's key": Fault(
         given(AI_API_KEY="7123456789:AAsomebodysTelegramToken_0123456789a"), "error", "settings",
         "AI_API_KEY: holds a Telegram bot token", "TELEGRAM_BOT_TOKEN"),
@@ -115,13 +116,15 @@ FAULTS: dict[str, Fault] = {
         given(INSTAGRAM_ACCESS_TOKEN="EAAsomebodysPageToken0123456789"), "error", "settings",
         "INSTAGRAM_ACCESS_TOKEN: holds a Meta token", "META_ACCESS_TOKEN"),
     "placeholder left in": Fault(
-        given(VERIFY_TOKEN="my-secret-verify-token-123"), "error", "settings", "VERIFY_TOKEN: .*placeholder", "your own"),
+        given(VERIFY_TOKEN="my-secret-verify-token-123"), "error", "settings", "VERIFY_TOKEN: .*placeholder",
+        "your own"),
     "no app secret": Fault(
         given(META_APP_SECRET=""), "error", "settings", "META_APP_SECRET: not set, and whatsapp, messenger, instagram",
         "proves"),
     "no verify token": Fault(given(VERIFY_TOKEN=""), "error", "settings", "VERIFY_TOKEN: not set", "your own word"),
     "token without a number": Fault(
-        given(META_PHONE_NUMBER_ID=""), "error", "settings", "META_PHONE_NUMBER_ID: not set, and whatsapp", "Phone number ID"),
+        given(META_PHONE_NUMBER_ID=""), "error", "settings", "META_PHONE_NUMBER_ID: not set, and whatsapp",
+        "Phone number ID"),
     "certificate that is none": Fault(
         given(TLS_CERT=__file__, TLS_KEY=__file__), "error", "settings", "TLS_CERT, TLS_KEY", "PEM files"),
     # this machine
@@ -130,7 +133,7 @@ FAULTS: dict[str, Fault] = {
     "nothing runs": Fault(given(PORT="1"), "error", "server", "does not run on port 1", "python run.py"),
     "plain http address": Fault(
         given(PUBLIC_URL="http://bot.example.org"), "error", "address", "plain http", "https"),
-    "no address": Fault(given(PUBLIC_URL=""), "error", "address", "no public address", "ngrok http"),
+    "no address": Fault(given(PUBLIC_URL=""), "error", "address", "no ngrok runs", "ngrok http.*PUBLIC_URL"),
     "address that leads nowhere": Fault(
         lambda case: setattr(case.town.gate, "port", 0), "error", "address", "leads to something else", "port"),
     "certificate nobody trusts": Fault(
@@ -138,12 +141,14 @@ FAULTS: dict[str, Fault] = {
     "minibot started with another .env": Fault(
         given(VERIFY_TOKEN="changed-since-the-start"), "error", "address", "another VERIFY_TOKEN", "start it again"),
     "clock that is wrong": Fault(
-        lambda case: setattr(case.world, "clock_ahead", 400_000), "warning", "clock", "clock is 7 minutes behind", "timedatectl"),
+        lambda case: setattr(case.world, "clock_ahead", 400_000), "warning", "clock", "clock is 7 minutes behind",
+        "timedatectl"),
     # Telegram
     "revoked bot token": Fault(forget_bot, "error", "telegram", "401", "BotFather"),
     "no webhook": Fault(hook(url=""), "error", "telegram", "no webhook is registered", CONNECT + "telegram"),
     "ngrok's old address": Fault(
-        hook(url="https://old.ngrok-free.app/telegram/webhook"), "error", "telegram", "old.ngrok-free.app.*not at https://bot",
+        hook(url="https://old.ngrok-free.app/telegram/webhook"), "error", "telegram",
+        "old.ngrok-free.app.*not at https://bot",
         CONNECT + "telegram"),
     "updates left out": Fault(
         hook(allowed_updates=["message", "inline_query"]), "error", "telegram", "does not send callback_query",
@@ -151,7 +156,8 @@ FAULTS: dict[str, Fault] = {
     "webhook without the secret": Fault(
         error_since(40, "Wrong response from the webhook: 401 Unauthorized"), "error", "telegram", "401 Unauthorized",
         "secret.*connect telegram"),
-    "connection refused": Fault(error_since(90, "Connection refused"), "error", "telegram", "2 minutes ago.*refused", "ngrok"),
+    "connection refused": Fault(
+        error_since(90, "Connection refused"), "error", "telegram", "2 minutes ago.*refused", "ngrok"),
     "bad certificate for Telegram": Fault(
         error_since(9, "SSL error {error:0A000086:SSL routines::certificate verify failed}"), "error", "telegram",
         "SSL error", "certificate"),
@@ -161,33 +167,40 @@ FAULTS: dict[str, Fault] = {
     "polling against a webhook": Fault(
         given(TELEGRAM_POLLING="1"), "error", "telegram", "TELEGRAM_POLLING=1, but a webhook", CONNECT + "telegram"),
     "Telegram out of reach": Fault(
-        given(TELEGRAM_API_URL="http://127.0.0.1:1"), "error", "telegram", "getMe: Connection refused", "TELEGRAM_API_URL"),
+        given(TELEGRAM_API_URL="http://127.0.0.1:1"), "error", "telegram", "getMe: Connection refused",
+        "TELEGRAM_API_URL"),
     # Meta: tokens
     "WhatsApp token that has ended": Fault(
-        token("META_ACCESS_TOKEN", is_valid=False), "error", "whatsapp", "190", "META_ACCESS_TOKEN is not valid.*system user"),
+        token("META_ACCESS_TOKEN", is_valid=False), "error", "whatsapp", "190",
+        "META_ACCESS_TOKEN is not valid.*system user"),
     "WhatsApp token nobody knows": Fault(
-        given(META_ACCESS_TOKEN="EAAnobodysToken0123456789012"), "error", "whatsapp", "190", "META_ACCESS_TOKEN is not valid"),
+        given(META_ACCESS_TOKEN="EAAnobodysToken0123456789012"), "error", "whatsapp", "190",
+        "META_ACCESS_TOKEN is not valid"),
     "temporary WhatsApp token": Fault(
-        token("META_ACCESS_TOKEN", expires_at=IN_A_DAY), "warning", "whatsapp", "META_ACCESS_TOKEN ends in", "system user"),
+        token("META_ACCESS_TOKEN", expires_at=IN_A_DAY), "warning", "whatsapp", "META_ACCESS_TOKEN ends in",
+        "system user"),
     "token of another app": Fault(
         token("META_ACCESS_TOKEN", app_id="999", application="Old App"), "error", "whatsapp",
         "belongs to the app 999, Old App", "META_APP_ID"),
     "WhatsApp permission missing": Fault(
         token("META_ACCESS_TOKEN", scopes=["whatsapp_business_management"]), "error", "whatsapp",
-        "lacks the permission whatsapp_business_messaging", "generate it again"),
+        "lacks the permission whatsapp_business_messaging", "generate it again with that one"),
     "Page token that has ended": Fault(
-        token("META_PAGE_ACCESS_TOKEN", is_valid=False), "error", "messenger", "190", "META_PAGE_ACCESS_TOKEN is not valid"),
+        token("META_PAGE_ACCESS_TOKEN", is_valid=False), "error", "messenger", "190",
+        "META_PAGE_ACCESS_TOKEN is not valid"),
     "a person's token for the Page's": Fault(
-        token("META_PAGE_ACCESS_TOKEN", type="USER"), "error", "messenger", "token of a USER, not of a Page", "Page's token"),
+        token("META_PAGE_ACCESS_TOKEN", type="USER"), "error", "messenger", "token of a USER, not of a Page",
+        "Page's token"),
     "Messenger permission missing": Fault(
         token("META_PAGE_ACCESS_TOKEN", scopes=["pages_manage_metadata"]), "error", "messenger",
-        "lacks the permission pages_messaging", "generate it again"),
+        "lacks the permission pages_messaging", "generate it again with that one"),
     "Instagram permission missing": Fault(
         lambda case: (instagram_by_page(case), token("META_PAGE_ACCESS_TOKEN", scopes=[
             "pages_messaging", "pages_manage_metadata", "instagram_basic"])(case)), "error", "messenger",
-        "lacks the permission instagram_manage_messages", "generate it again"),
+        "lacks the permission instagram_manage_messages", "generate it again with that one"),
     "access to data that ends": Fault(
-        token("META_PAGE_ACCESS_TOKEN", data_access_expires_at=IN_A_DAY), "warning", "messenger", "ends in", "Page's token"),
+        token("META_PAGE_ACCESS_TOKEN", data_access_expires_at=IN_A_DAY), "warning", "messenger", "ends in",
+        "Page's token"),
     "Instagram Login token in its last days": Fault(
         token("INSTAGRAM_ACCESS_TOKEN", expires_at=IN_A_DAY), "warning", "instagram", "INSTAGRAM_ACCESS_TOKEN ends in",
         CONNECT + "instagram"),
@@ -199,13 +212,15 @@ FAULTS: dict[str, Fault] = {
         given(META_APP_ID="999999999999"), "error", "meta", "190", "META_APP_ID, META_APP_SECRET"),
     "app id not known": Fault(given(META_APP_ID=""), "warning", "meta", "META_APP_ID", "App settings > Basic"),
     "object not subscribed": Fault(
-        lambda case: case.world.graph.subscriptions.pop("page"), "error", "messenger", "no webhook is registered in the app",
+        lambda case: case.world.graph.subscriptions.pop("page"), "error", "messenger",
+        "no webhook is registered in the app",
         CONNECT + "messenger"),
     "callback elsewhere": Fault(
         subscription("whatsapp_business_account", callback_url="https://old.ngrok-free.app/whatsapp/webhook"), "error",
         "whatsapp", "old.ngrok-free.app", CONNECT + "whatsapp"),
     "webhook switched off": Fault(
-        subscription("instagram", active=False), "error", "instagram", "switched the webhook off", CONNECT + "instagram"),
+        subscription("instagram", active=False), "error", "instagram", "switched the webhook off",
+        CONNECT + "instagram"),
     "messages not subscribed": Fault(
         subscription("whatsapp_business_account", fields=fields_of("smb_message_echoes", "account_update")), "error",
         "whatsapp", "the app is not subscribed to messages", CONNECT + "whatsapp"),
@@ -229,13 +244,15 @@ FAULTS: dict[str, Fault] = {
     "number the token does not see": Fault(
         given(META_PHONE_NUMBER_ID="1065403522429999"), "error", "whatsapp", "100/33", "does not exist"),
     "red quality": Fault(
-        lambda case: case.world.graph.phone.update(quality_rating="RED"), "warning", "whatsapp", "quality_rating is RED",
+        lambda case: case.world.graph.phone.update(quality_rating="RED"), "warning", "whatsapp",
+        "quality_rating is RED",
         "WhatsApp Manager"),
     "number not verified": Fault(
         lambda case: case.world.graph.phone.update(code_verification_status="EXPIRED"), "warning", "whatsapp",
         "code_verification_status is EXPIRED", "verify"),
     "name refused": Fault(
-        lambda case: case.world.graph.phone.update(name_status="DECLINED"), "warning", "whatsapp", "name_status is DECLINED",
+        lambda case: case.world.graph.phone.update(name_status="DECLINED"), "warning", "whatsapp",
+        "name_status is DECLINED",
         "display name"),
     "number not registered": Fault(
         lambda case: case.world.graph.phone.update(platform_type="NOT_APPLICABLE"), "error", "whatsapp",
@@ -244,9 +261,11 @@ FAULTS: dict[str, Fault] = {
         lambda case: case.world.graph.phone.update(webhook_configuration={"application": "https://crm.example/hook"}),
         "error", "whatsapp", "crm.example/hook, not to https://bot", CONNECT + "whatsapp"),
     "business account not subscribed": Fault(
-        lambda case: case.world.graph.subscribed.pop("whatsapp"), "error", "whatsapp", "to no app", CONNECT + "whatsapp"),
+        lambda case: case.world.graph.subscribed.pop("whatsapp"), "error", "whatsapp", "to no app",
+        CONNECT + "whatsapp"),
     "Page unsubscribed by Meta": Fault(
-        lambda case: case.world.graph.subscribed.pop("page"), "error", "messenger", "no app; Meta ends it after an hour",
+        lambda case: case.world.graph.subscribed.pop("page"), "error", "messenger",
+        "no app; Meta ends it after an hour",
         CONNECT + "messenger"),
     "Page subscribed to another app": Fault(
         lambda case: case.world.graph.subscribers.update(page={"id": "999", "name": "Old App"}), "error", "messenger",
@@ -302,7 +321,8 @@ def test_an_address_that_leads_to_another_minibot_is_found_out(case: Case) -> No
 
 
 def test_what_waits_and_what_was_given_up_on_is_worth_a_warning(case: Case) -> None:
-    with FaultServer(reply(200, {"status": "ok", "pending": 4, "oldest_pending_seconds": 900, "dead": 2, "id": "x"})) as one:
+    late = {"status": "ok", "pending": 4, "oldest_pending_seconds": 900, "dead": 2, "id": "x"}
+    with FaultServer(reply(200, late)) as one:
         case.given |= {"PORT": str(one.port), "PUBLIC_URL": PUBLIC}
         assert ("warning", "queue", "4 wait, the oldest for 15 minutes") in told(case)
     with FaultServer(reply(200, {"status": "ok", "dead": 2, "id": "x"})) as one:
@@ -321,7 +341,7 @@ def test_ngroks_own_faults_are_told(case: Case, tunnels: list[Any], what: str) -
     listed = json.loads(json.dumps(tunnels).replace("PORT", str(case.town.bot.port)))
     case.given["PUBLIC_URL"] = ""
     with FaultServer(reply(200, {"tunnels": listed})) as agent:
-        found = wrong(asyncio.run(check.examine(case.settings(), case.now, (agent.url,))))
+        found = wrong(case.examine(agent.url))
     assert [finding.about for finding in found] == ["address"]
     assert what in found[0].what and "ngrok http" in found[0].remedy
 
@@ -341,13 +361,15 @@ def test_a_model_that_will_be_switched_off_is_named_with_its_successor(case: Cas
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b"<html>", b'{"ok": true, "result": []}', b'{"data": 7}',
                                   b'{"data": [null, {"fields": 7, "callback_url": {}, "object": []}], "id": []}',
-                                  b'{"ok": true, "result": {"url": 7, "allowed_updates": [{}, 1], "last_error_date": 1e99,'
+                                  b'{"ok": true, "result": {"url": 7, "allowed_updates": [{}, 1],'
+                                  b' "last_error_date": 1e99,'
                                   b' "last_error_message": {}, "pending_update_count": "x"}}',
-                                  b'{"data": {"is_valid": true, "scopes": 7, "expires_at": "x", "granular_scopes": [7]}}'])
+                                  b'{"data": {"is_valid": true, "scopes": 7, "expires_at": "x",'
+                                  b' "granular_scopes": [7]}}'])
 @pytest.mark.parametrize("status", [200, 500])
 def test_strange_answers_are_findings_and_no_crash(case: Case, status: int, body: bytes) -> None:
     with FaultServer(reply(status, body)) as strange:
-        case.given |= {"TELEGRAM_API_URL": strange.url, "META_GRAPH_URL": strange.url, "INSTAGRAM_GRAPH_URL": strange.url}
+        case.given |= dict.fromkeys(("TELEGRAM_API_URL", "META_GRAPH_URL", "INSTAGRAM_GRAPH_URL"), strange.url)
         assert any(finding.level == "error" for finding in case.check())
 
 
@@ -371,7 +393,8 @@ def test_the_command_ends_with_0_where_all_is_well_and_with_1_where_something_is
     case.world.telegram.webhook["url"] = ""
     bad = command(case)
     assert bad.returncode == 1 and "1 broken, 1 to look at" in bad.stdout
-    assert re.search(r"^error +telegram +no webhook is registered\n +-> python run.py connect telegram$", bad.stdout, re.M)
+    assert re.search(r"^error +telegram +no webhook is registered\n +-> python run.py connect telegram$", bad.stdout,
+                     re.M)
 
 
 def test_json_is_for_programs(case: Case, tmp_path: Path) -> None:
@@ -382,14 +405,16 @@ def test_json_is_for_programs(case: Case, tmp_path: Path) -> None:
     assert ran.returncode == 0 and ran.stderr == ""
     assert {"level", "about", "what", "remedy"} == set(found[0])
     bad = {finding["what"]: finding["remedy"] for finding in found if finding["level"] == "warning"}
-    assert bad.pop(f"{tmp_path}/.env: other users of this machine can read the secrets in it").startswith("run: chmod 600")
+    open_file = f"{tmp_path}/.env: other users of this machine can read the secrets in it"
+    assert bad.pop(open_file).startswith("run: chmod 600")
     assert list(bad.values()) == ["did you mean OPENAI_MODEL?"]
 
 
 def test_settings_that_cannot_be_read_are_findings_too(case: Case) -> None:
     ran = command(case, "--json", PORT="eight thousand", META_API_VERSION="19")
     found = {finding["what"] for finding in json.loads(ran.stdout)}
-    assert ran.returncode == 1 and found == {"PORT: must be a number from 0 to 65535", "META_API_VERSION: must look like v25.0"}
+    assert ran.returncode == 1
+    assert found == {"PORT: must be a number from 0 to 65535", "META_API_VERSION: must look like v25.0"}
     nothing = command(case, "--json", **{key: "" for key in case.world.settings()})
     assert [finding["what"][:11] for finding in json.loads(nothing.stdout) if finding["about"] == "settings"] == [
         "AI_API_KEY:", "TELEGRAM_BO"]

@@ -301,7 +301,8 @@ def test_a_telegram_that_cannot_be_reached_is_one_line(api: Fake, capsys: pytest
     assert err.count("\n") == 1 and "TELEGRAM_API_URL" in err and TOKEN not in err
 
 
-def test_without_a_token_or_with_polling_nothing_is_registered_and_nothing_dropped(api: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_token_or_with_polling_nothing_is_registered_and_nothing_dropped(
+        api: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(settings(api, TELEGRAM_BOT_TOKEN=""), PUBLIC) == 1
     assert "@BotFather" in capsys.readouterr().err and api.asked == []
     api.answers["deleteWebhook"] = 200, {"ok": True, "result": True, "description": "Webhook was deleted"}
@@ -356,7 +357,8 @@ def test_all_four_platforms_are_registered_and_it_is_safe_to_repeat(
     assert not case.world.leaks
 
 
-def test_an_address_that_has_changed_is_said_and_registered_anew(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_that_has_changed_is_said_and_registered_anew(
+        case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     old = "https://old.ngrok-free.app"
     case.world.telegram.webhook["url"] = f"{old}/telegram/webhook"
     for object, path in PATHS.items():
@@ -481,7 +483,8 @@ def test_an_error_after_the_registration_ends_the_command_with_1(
         if name == "setWebhook":
             case.world.telegram.pending.append({"update_id": 1})
         elif case.world.telegram.pending:
-            case.world.telegram.webhook |= {"last_error_date": int(time.time()), "last_error_message": "Connection refused"}
+            case.world.telegram.webhook |= {"last_error_date": int(time.time()),
+                                            "last_error_message": "Connection refused"}
 
     case.world.telegram.rule = fail
     assert case.connect("telegram") == 1

@@ -118,7 +118,8 @@ def test_each_platform_is_ready_off_or_wrong(given: dict[str, str], line: str) -
 
 def test_the_start_names_the_model_its_end_and_what_waits() -> None:
     told = lines(health=Health(3, 9, 1))
-    assert "  model      gpt-4o-mini (will be shut down on 2027-01-14; its successor is gpt-6-luna: set OPENAI_MODEL)" in told
+    end = "will be shut down on 2027-01-14; its successor is gpt-6-luna: set OPENAI_MODEL"
+    assert f"  model      gpt-4o-mini ({end})" in told
     assert "  database   minibot.db: 3 wait, 1 given up" in told
     assert "  database   minibot.db: nothing waits" in lines()
     assert "  model      qwen3 at http://localhost:11434/v1" in lines(
@@ -184,7 +185,8 @@ def test_each_exchange_is_one_line_with_its_numbers_and_without_what_was_said(bo
     bot.settled()
     lines = [line for line in bot.log.splitlines() if "conversation" in line]
     assert len(lines) == 1
-    assert re.search(r" info     conversation \d+ \(telegram\): message \d+ replied, \d+ \+ \d+ tokens in \d+ ms$", lines[0])
+    assert re.search(r" info     conversation \d+ \(telegram\): message \d+ replied, \d+ \+ \d+ tokens in \d+ ms$",
+                     lines[0])
     assert "my secret question" not in bot.log and "answer 1 to" not in bot.log
 
 

@@ -110,4 +110,3 @@ def test_the_menu_is_set_at_the_start(bot: BotProcess) -> None:
     bot.until(lambda: bot.world.telegram.commands, what="setMyCommands")
     assert {"start", "help", "reset", "privacy", "forget", "human", "bot"} <= {
         each["command"] for each in bot.world.telegram.commands}
-

@@ -94,7 +94,8 @@ def nginx(folder: Path, port: int, bot_port: int, cert: Path, key: Path) -> list
                      ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"), ("127.0.0.1:8000", f"127.0.0.1:{bot_port}")):
         assert old in site, old
         site = site.replace(old, new)
-    paths = "".join(f"{name}_temp_path {folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    paths = "".join(f"{name}_temp_path {folder}/{name};\n"
+                    for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     user = "user root;\n" if hasattr(os, "getuid") and os.getuid() == 0 else ""
     (folder / "nginx.conf").write_text(f"{user}pid {folder}/nginx.pid;\nerror_log {folder}/error.log;\ndaemon off;\n"
                                        f"events {{}}\nhttp {{\naccess_log off;\n{paths}{site}\n}}\n")
@@ -109,7 +110,8 @@ def caddy(folder: Path, port: int, bot_port: int, cert: Path, key: Path) -> list
         assert old in site, old
         site = site.replace(old, new)
     assert site.startswith("{\n")
-    (folder / "Caddyfile").write_text("{\n\tadmin off\n\tauto_https disable_redirects\n\tskip_install_trust\n" + site[2:])
+    alone = "{\n\tadmin off\n\tauto_https disable_redirects\n\tskip_install_trust\n"
+    (folder / "Caddyfile").write_text(alone + site[2:])
     return [tool("caddy"), "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
 
 
@@ -121,7 +123,7 @@ def proxy(request: pytest.FixtureRequest, start_bot: Start, tmp_path: Path) -> I
     bot = start_bot(TRUSTED_PROXY="127.0.0.1", LOG_LEVEL="debug")
     port = free_port()
     command = request.param(folder, port, bot.port, cert, key)
-    environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    environ = {"PATH": os.environ["PATH"], **dict.fromkeys(("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"), str(folder))}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environ, cwd=folder)
     try:
@@ -189,7 +191,8 @@ def test_a_chunked_body_passes(proxy: Proxy) -> None:
 def test_the_log_shows_who_called_and_not_the_proxy(proxy: Proxy) -> None:
     bot, port, cert = proxy
     Visitor(port, cert).ask("GET", "/somewhere", **{"X-Forwarded-For": "198.51.100.7"})
-    bot.until(lambda: re.search(r"127\.0\.0\.1 GET /somewhere 404|198\.51\.100\.7 GET /somewhere 404", bot.log), 5, "logged")
+    bot.until(lambda: " GET /somewhere 404" in bot.log, 5, "logged")
+    assert "127.0.0.1 GET /somewhere 404" in bot.log
     assert "198.51.100.7 GET" not in bot.log  # what a stranger writes there himself is not believed
 
 

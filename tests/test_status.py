@@ -73,7 +73,8 @@ def test_bars_show_the_newest_minute_at_the_right(cumulative: list[int], bars: s
 
 
 @pytest.mark.parametrize("who, code, words", [
-    ("telegram", "401", "BotFather"), ("whatsapp", "190", "token is not valid"), ("messenger", "10/2018278", "24 hours"),
+    ("telegram", "401", "BotFather"), ("whatsapp", "190", "token is not valid"),
+    ("messenger", "10/2018278", "24 hours"),
     ("whatsapp", "131047", "24 hours"), ("model", "no_credit", "CREDIT"), ("telegram", "unsure", "run.py dead"),
     ("model", "http_503", "run.py dead"), ("messenger", "", "run.py dead"), ("instagram", "７", "run.py dead")])
 def test_every_code_has_a_remedy(who: str, code: str, words: str) -> None:

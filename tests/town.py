@@ -1,5 +1,5 @@
-"""A sound bot in a sound world, for `connect` and `check`: a real minibot behind a real https address (`gate.py`), every
-platform registered at strict fakes. A test breaks one thing and looks what is said.
+"""A sound bot in a sound world, for `connect` and `check`: a real minibot behind a real https address (`gate.py`),
+every platform registered at strict fakes. A test breaks one thing and looks what is said.
 
 Not here: the fakes (`fakes.py`, `platforms.py`). The law: one bot for all tests of a file, since both commands only
 ask it for /healthz and the handshake; a world of their own for each test.
@@ -7,7 +7,6 @@ ask it for /healthz and the handshake; a world of their own for each test.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,9 +14,8 @@ from typing import NamedTuple
 import pytest
 
 from minibot.config import Settings, load
-from minibot.desk import check, connect
+from minibot.desk import check, connect, report
 from minibot.desk.report import Report
-from minibot.web.calls import Caller
 from tests.botprocess import BotProcess
 from tests.fakes import FakeWorld
 from tests.gate import Gate
@@ -73,17 +71,15 @@ class Case:
         return load({key: value for key, value in known.items() if value}, complete=False)[0]
 
     def connect(self, *names: str) -> int:
-        async def register() -> int:
-            caller = Caller(clock=time.monotonic)
-            try:
-                return await connect.connect(self.settings(), caller, list(names), None, time.time, ())
-            finally:
-                caller.close()
-
-        return asyncio.run(register())
+        return report.run(lambda caller: connect.connect(self.settings(), caller, list(names), None, time.time, ()))
 
     def check(self) -> Report:
-        return asyncio.run(check.examine(self.settings(), self.now, ()))
+        return self.examine()
+
+    def examine(self, *agents: str) -> Report:
+        found = Report()
+        report.run(lambda caller: check.examine(found, self.settings(), caller, self.now, agents))
+        return found
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def sections() -> dict[str, list[str]]:
     files = {path.relative_to(SOURCE).as_posix(): path.read_text("utf-8") for path in sorted(SOURCE.rglob("*.py"))}
     trees = {name: ast.parse(source) for name, source in files.items()}
     nodes = [(name, node) for name, tree in trees.items() for node in ast.walk(tree)]
-    strings = [(name, node.value) for name, node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    strings = [(name, node.value) for name, node in nodes if isinstance(node, ast.Constant)]
     pairs = [[getattr(each, "value", "") for each in node.elts] for name, node in nodes
              if name == "app.py" and isinstance(node, ast.Tuple)]
     return {
@@ -49,9 +49,9 @@ def sections() -> dict[str, list[str]]:
             [f"{pair[1]:26} GET" for pair in pairs if pair[0] == "GET" and pair[1]]
             + [f"{f'/{one.name}/webhook':26} {'GET POST' if one.handshake else 'POST'}" for one in CHANNELS]),
         "outbound hosts": sorted({f"{found[1]:26} {name}" for name, text in strings if not name.startswith("desk/sim")
-                                  and (found := re.fullmatch(r"https?://([\w.-]+(?::\d+)?)(/[\w./-]*)?", text))}
+                                  and (found := re.fullmatch(r"https?://([\w.-]+(?::\d+)?)(/[\w./-]*)?", str(text)))}
                                  | {f"{host:26} media of {one.name}" for one in CHANNELS for host in one.media_hosts}
-                                 | {f"what {KEYS[line.name]} names" for line in fields(Settings) if line.name.endswith("_url")}),
+                                 | {f"what {key} names" for key in KEYS.values() if key.endswith("_URL")}),
         "secrets and who reads them": [
             f"{KEYS[line.name]:26} " + " ".join(sorted({
                 name for name, node in nodes if name != "config.py" and line.name in (

@@ -16,23 +16,21 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
-from email.utils import parsedate_to_datetime
 
 from minibot.config import Settings
-from minibot.desk import check_here, check_platforms, tunnel
+from minibot.desk import check_here, check_platforms, report, tunnel
 from minibot.desk.check_here import Case
 from minibot.desk.graph import Graph
-from minibot.desk.report import Report, age
+from minibot.desk.report import Report
 from minibot.dotenv import wants_colour
 from minibot.errors import NoAnswer, SendFailed, SettingsFault
-from minibot.model import Call, Reply
 from minibot.web.calls import Caller
 
 USAGE = "usage: python run.py check [--json]"
-PARTS = {"database": check_here.database, "server": check_here.server,
-         "telegram": check_platforms.telegram, "meta": check_platforms.application,
+OFFLINE = "is this machine online, behind a proxy (HTTPS_PROXY), and TELEGRAM_API_URL or META_GRAPH_URL right?"
+PARTS = {"database": check_here.database, "server": check_here.server, "telegram": check_platforms.telegram,
          "whatsapp": check_platforms.whatsapp, "messenger": check_platforms.page, "instagram": check_platforms.login,
-         "model": check_here.model}
+         "model": check_here.model, "meta": check_platforms.application}
 
 
 def main(arguments: list[str], settings: Callable[..., Settings]) -> int:
@@ -40,22 +38,21 @@ def main(arguments: list[str], settings: Callable[..., Settings]) -> int:
     if {*arguments} - {"--json"}:
         print(USAGE, file=sys.stderr)
         return 2
-    report = Report()
-    loaded = _settings(report, settings)
+    found = Report()
+    loaded = _settings(found, settings)
     if loaded:
-        report += asyncio.run(examine(loaded, time.time()))
-    broken, odd = ([each.level for each in report].count(level) for level in ("error", "warning"))
+        report.run(lambda caller: examine(found, loaded, caller, time.time()))
+    broken, odd = ([each.level for each in found].count(level) for level in ("error", "warning"))
     if "--json" in arguments:
-        print(json.dumps([finding._asdict() for finding in report], indent=1))
+        print(json.dumps([finding._asdict() for finding in found], indent=1))
     else:
-        print(*report.lines(wants_colour(sys.stdout)), "", f"{broken} broken, {odd} to look at", sep="\n")
+        print(*found.lines(wants_colour(sys.stdout)), "", f"{broken} broken, {odd} to look at", sep="\n")
     return int(broken > 0)
 
 
-def _settings(report: Report, settings: Callable[..., Settings]) -> Settings | None:
+def _settings(found: Report, settings: Callable[..., Settings]) -> Settings | None:
     """The settings if they can be used at all; what is wrong with them goes into the report."""
-    faults: list[str] = []
-    loaded, said = None, io.StringIO()
+    faults, loaded, said = list[str](), None, io.StringIO()
     for complete in (True, False):
         try:
             with redirect_stderr(said):  # where the command line's own loader puts its warnings
@@ -65,56 +62,29 @@ def _settings(report: Report, settings: Callable[..., Settings]) -> Settings | N
     warnings = [line.removeprefix("warning: ") for line in said.getvalue().splitlines()]
     for line in dict.fromkeys((*faults, *warnings)):
         what, _, remedy = line.partition("; ")
-        report.say("settings", (line in warnings, "warning", what, remedy), (True, "error", what, remedy))
+        found.say("settings", (True, "warning" if line in warnings else "error", what, remedy))
     return loaded
 
 
-class _Listener(Caller):
-    """A Caller that keeps what the platforms say of the time."""
-
-    date = ""
-
-    async def perform(self, call: Call, pool: str) -> Reply:
-        reply = await super().perform(call, pool)
-        self.date = reply.fields.get("date", "") if pool in ("telegram", "meta") else self.date
-        return reply
-
-
-async def examine(settings: Settings, now: float, agents: tuple[str, ...] = tunnel.AGENTS) -> Report:
+async def examine(found: Report, settings: Settings, caller: Caller, now: float,
+                  agents: tuple[str, ...] = tunnel.AGENTS) -> int:
     """Everything that can be found out from here; `now`: seconds since 1970."""
-    caller = _Listener(clock=time.monotonic)
-    try:
-        public = await tunnel.address(settings, caller, settings.port, None, agents)
-        whole = Report()
-        settings = check_here.shapes(settings, whole.say)
-        case = Case(settings, caller, Graph(settings, caller), public, now)
-        whole += await _part(case, "meta")  # first: what it finds out about the app's own token, others use
-        for report in await asyncio.gather(*(_part(case, about) for about in PARTS if about != "meta")):
-            whole += report
-        _skew(whole, caller.date, now)
-        return whole
-    finally:
-        caller.close()
+    settings = check_here.shapes(settings, found.say)
+    public = await tunnel.address(settings, caller, settings.port, None, agents)
+    case = Case(settings, caller, Graph(settings, caller), public, now)
+    reports = [await _part(case, "meta")]  # first: what it finds out about the app's own token, others use
+    reports += await asyncio.gather(*(_part(case, about) for about in PARTS if about != "meta"))
+    found += [finding for each in reports for finding in each]
+    return 0
 
 
 async def _part(case: Case, about: str) -> Report:
     """The findings of one part, up to the fault that keeps it from going on."""
-    report = Report()
+    found = Report()
     try:
-        await PARTS[about](case, report.say)
+        await PARTS[about](case, found.say)
     except NoAnswer as fault:
-        report.say(about, (True, "error", str(fault), "is this machine online, behind a proxy (HTTPS_PROXY), and the "
-                           "API's address right (TELEGRAM_API_URL, META_GRAPH_URL)?"))
+        found.say(about, (True, "error", str(fault), OFFLINE))
     except SendFailed as fault:
-        report.say(about, (True, "error", f"the question was refused ({fault.code})", fault.help))
-    return report
-
-
-def _skew(report: Report, date: str, now: float) -> None:
-    """How far our clock is from the platforms'."""
-    try:
-        ahead = now - parsedate_to_datetime(date).timestamp()
-    except (TypeError, ValueError):
-        return
-    report.say("clock", (abs(ahead) > 60, "warning", f"this machine's clock is {age(abs(ahead))} "
-                         f"{'ahead' if ahead > 0 else 'behind'}", "set it, e.g. timedatectl set-ntp true"))
+        found.say(about, (True, "error", f"the question was refused ({fault.code})", fault.help))
+    return found

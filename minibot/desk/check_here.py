@@ -34,12 +34,11 @@ KINDS = {  # what a value is by its looks: its name, where it belongs
     r"[0-9]{6,12}:[\w-]{30,}": ("a Telegram bot token", "telegram_bot_token"),
     r"sk-.{16,}": ("an OpenAI key", "ai_api_key"),
     r"IG[A-Z]{2}.{16,}": ("a token of Instagram Login", "instagram_access_token"),
-    r"EAA.{16,}": ("a Meta token", "meta_access_token meta_page_access_token"),
-    "": ("", "")}
-PLACEHOLDER = re.compile(r"x{6}|your[-_]|change-?me|<.*>|…|\.\.\.|my-secret-verify|^123456789012345$|AAHdqTcvCH1vG", re.I)
-HELP = {KEYS[line.name]: line.metadata["help"] for line in fields(Settings)}
+    r"EAA.{16,}": ("a Meta token", "meta_access_token meta_page_access_token")}
+SAMPLE = re.compile(r"x{6}|your[-_]|change-?me|<.*>|…|\.\.\.|my-secret-verify|^123456789012345$|AAHdqTcvCH1vG", re.I)
 LATE = 300  # seconds a message may wait before that is worth a warning
 SCARCE = 200 << 20  # bytes of free disk
+CHALLENGE = "1158201444"
 Say = Callable[..., None]  # of a Report
 
 
@@ -55,24 +54,22 @@ class Case(NamedTuple):
 
 def shapes(settings: Settings, say: Say) -> Settings:
     """Values that are missing, or cannot be right by their looks: told, and left out of the settings returned."""
-    half, wrong = [platform for platform in PLATFORMS if state(settings, platform) == "wrong"], set[str]()
-    for key in dict.fromkeys(key for platform in half for key in settings.missing(platform)):
-        needy = ", ".join(platform for platform in half if key in settings.missing(platform))
-        say("settings", (True, "error", f"{key}: not set, and {needy} cannot do without it", HELP[key]))
-    for name, key in KEYS.items():
-        held = getattr(settings, name)
+    half, unset = [name for name in PLATFORMS if state(settings, name) == "wrong"], dict[str, Any]()
+    for line in fields(Settings):
+        key, held = KEYS[line.name], getattr(settings, line.name)
+        needy = [platform for platform in half if key in settings.missing(platform)]
+        say("settings", (needy, "error", f"{key}: not set, and {', '.join(needy)} cannot do without it",
+                         line.metadata["help"]))
         for value in held if isinstance(held, tuple) else (held,):
             text = value.reveal() if isinstance(value, Secret) else value if isinstance(value, str) else ""
-            kind, home = next(KINDS[shape] for shape in KINDS if not shape or re.fullmatch(shape, text))
-            stray, sample = kind and name not in home, name != "system_prompt" and PLACEHOLDER.search(text)
-            number = name == "meta_phone_number_id" and re.fullmatch("[0-9]{1,13}", text)
-            say("settings", (stray, "error", f"{key}: holds {kind}", f"that belongs into {home.upper()}"),
-                (number, "error", f"{key}: that is a phone number", "take the Phone number ID below it (WhatsApp > API Setup)"),
+            kind, home = next((KINDS[shape] for shape in KINDS if re.fullmatch(shape, text)), ("", line.name))
+            number = line.name == "meta_phone_number_id" and re.fullmatch("[0-9]{1,13}", text)
+            sample = line.name != "system_prompt" and SAMPLE.search(text)
+            say("settings", (line.name not in home, "error", f"{key}: holds {kind}", f"it belongs into {home.upper()}"),
+                (number, "error", f"{key}: that is a phone number", "take the id below it on WhatsApp > API Setup"),
                 (sample, "error", f"{key}: still holds the placeholder of an example", "put your own value there"))
-            wrong |= {name} if stray or sample or number else set()
-    if "ai_api_key" in wrong:
-        wrong.add("openai_base_url")
-    unset: dict[str, Any] = {line.name: line.default for line in fields(Settings) if line.name in wrong}
+            if line.name not in home or number or sample:
+                unset |= {line.name: line.default} | ({"openai_base_url": ""} if line.name == "ai_api_key" else {})
     return replace(settings, **unset)
 
 
@@ -80,13 +77,12 @@ async def database(case: Case, say: Say) -> None:
     """Whether the database file can be written."""
     if path := case.settings.sqlite_path:
         folder = os.path.dirname(path) or "."
-        room = free(path) if os.path.isdir(folder) else 0
-        say("database",
-            (not all(os.access(each, os.W_OK) for each in (folder, path) if each == folder or os.path.exists(each)),
-             "error", f"{path} cannot be written", "its folder must exist and belong to this user; or set DATABASE_URL"),
-            (room < SCARCE, "warning", f"only {room >> 20} MiB of disk are left for {path}", "make room: without it no "
-             "message is taken any more"),
-            (True, "ok", f"{path} can be written", ""))
+        closed = not all(os.access(each, os.W_OK) for each in (folder, path)[:1 + os.path.exists(path)])
+        room = 0 if closed else free(path) >> 20
+        say("database", (closed, "error", f"{path} cannot be written", "its folder must exist and belong to this user; "
+                         "or set DATABASE_URL"),
+            (room < SCARCE >> 20, "warning", f"only {room} MiB of disk are left for {path}", "make room: without it no "
+             "message is taken any more"), (True, "ok", f"{path} can be written", ""))
 
 
 async def server(case: Case, say: Say) -> None:
@@ -119,8 +115,7 @@ async def server(case: Case, say: Say) -> None:
 async def ask_health(settings: Settings, caller: Caller) -> dict[str, Any]:
     """What the minibot of this machine tells of itself; {} if somebody else answers. Raises NoAnswer."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
-    own = settings.public_url if settings.tls_cert else f"http://{host}:{settings.port}"
-    return await _health(caller, own)
+    return await _health(caller, settings.public_url if settings.tls_cert else f"http://{host}:{settings.port}")
 
 
 async def _health(caller: Caller, origin: str) -> dict[str, Any]:
@@ -138,18 +133,19 @@ async def _reached(case: Case, say: Say, health: dict[str, Any]) -> None:
     try:
         there = await _health(case.caller, url)
     except NoAnswer as fault:
-        return say("address", (True, "error", str(fault), "does ngrok or the proxy run, does the name lead here, is its "
-                               "certificate good?"))
-    who = "something else than minibot" if not there else "another minibot"
-    say("address", (not there or health and there["id"] != health["id"], "error", f"{url} leads to {who}",
-                    f"lead it to port {settings.port} of this machine"), (True, "ok", f"{url} ({source}) leads here", ""))
+        return say("address", (True, "error", str(fault), "does ngrok or the proxy run, does the name lead here, is"
+                               " the certificate good?"))
+    astray = not there or health and there["id"] != health["id"]
+    who, port = "another minibot" if there else "something else than minibot", settings.port
+    say("address", (astray, "error", f"{url} leads to {who}", f"lead it to port {port} of this machine"),
+        (True, "ok", f"{url} ({source}) leads here", ""))
     asked = next((name for name in settings.platforms if name != "telegram"), "")
     if there and asked and settings.verify_token:
         word = quote(settings.verify_token.reveal(), safe="")
-        question = f"{url}/{asked}/webhook?hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token={word}"
+        question = f"{url}/{asked}/webhook?hub.mode=subscribe&hub.challenge={CHALLENGE}&hub.verify_token={word}"
         reply = await case.caller.perform(Call("the handshake", "GET", question, timeout=10.0), "server")
-        say("address", (reply.body != b"1158201444", "error", "the running minibot has another VERIFY_TOKEN than .env",
-                        "start it again"))
+        say("address", (reply.body != CHALLENGE.encode(), "error", "the running minibot has another VERIFY_TOKEN than "
+                        ".env", "start it again"))
 
 
 async def model(case: Case, say: Say) -> None:
@@ -158,9 +154,9 @@ async def model(case: Case, say: Say) -> None:
     if not settings.ai_api_key and not settings.openai_base_url:
         return  # a fault of the settings, told there
     for key in ("openai_model", "openai_transcribe_model"):
-        end = None if settings.openai_base_url else retires(getattr(settings, key))
-        say("model", (end, "warning", f"{getattr(settings, key)} is switched off on {end and end[0]}",
-                      f"set {KEYS[key]}={end and end[1]}"))
+        if not settings.openai_base_url and (end := retires(getattr(settings, key))):
+            say("model", (True, "warning", f"{getattr(settings, key)} is switched off on {end[0]}",
+                          f"set {KEYS[key]}={end[1]}"))
     asked = OpenAiModel(replace(settings, max_output_tokens=16, system_prompt="Say OK."), clock=time.monotonic)
     try:
         answer = await asked.answer([Said("user", "Are you there?")], "check")

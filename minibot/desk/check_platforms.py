@@ -10,10 +10,10 @@ Next: `metrics.py`.
 from __future__ import annotations
 
 import time
+from email.utils import parsedate_to_datetime
 
 from minibot.channels import telegram as bot_api
 from minibot.channels.meta import Item, block
-from minibot.channels.telegram_updates import Object
 from minibot.config import KEYS
 from minibot.desk.check_here import Case, Say
 from minibot.desk.connect import PATH, advice
@@ -28,7 +28,7 @@ ENDS = {"v19.0": "2026-05-21", "v20.0": "2026-09-24", "v21.0": "2027-01-21", "v2
         "v23.0": "2027-10-08", "v24.0": "2028-02-18", "v25.0": "2028-07-29"}
 LASTING = {"meta_access_token": "make a token of a system user, which lasts (Business Settings > Users > System users)",
            "meta_page_access_token": "generate the Page's token again (Messenger > Settings > Access tokens)",
-           "instagram_access_token": "python run.py connect instagram"}
+           "instagram_access_token": CONNECT + "instagram"}
 NUMBER = {  # a field of the phone number: its good values, the level of others, what to do
     "quality_rating": ("GREEN UNKNOWN NA", "warning", "people block or report this number: see WhatsApp Manager"),
     "code_verification_status": ("VERIFIED", "warning", "verify it in WhatsApp Manager > Phone numbers"),
@@ -39,87 +39,102 @@ NUMBER = {  # a field of the phone number: its good values, the level of others,
 async def telegram(case: Case, say: Say) -> None:
     """Ask Telegram who we are and what it thinks of our webhook."""
     if case.settings.telegram_on:
-        me, info = [bot_api.result(await case.caller.perform(bot_api.request(case.settings, method), "telegram"))
-                    for method in ("getMe", "getWebhookInfo")]
+        replies = [await case.caller.perform(bot_api.request(case.settings, method), "telegram")
+                   for method in ("getMe", "getWebhookInfo")]
+        me, info = map(bot_api.result, replies)
         say("telegram", (True, "ok", f"the token is that of @{me.get('username')}", ""))
-        webhook(say, info, case.settings.telegram_polling, case.public.url and case.public.url + PATH, case.now)
+        webhook(case, say, info)
+        clock(case, say, replies[0].fields.get("date", ""))
 
 
-def webhook(say: Say, info: Object, polling: bool, address: str, now: float) -> None:
-    """What a WebhookInfo means; `address`: what ought to be registered, "" where that is unknown."""
+def webhook(case: Case, say: Say, info: Item) -> None:
+    """What a WebhookInfo means."""
     at, waiting, said, since = (info.get(name) for name in ("url", "pending_update_count", "last_error_message",
                                                             "last_error_date"))
+    ours, connect = case.public.url and case.public.url + PATH, CONNECT + "telegram"
+    say("telegram", *((
+        (at, "error", "TELEGRAM_POLLING=1, but a webhook is registered, so nothing is fetched", connect),
+        (True, "ok", "no webhook is registered, as polling wants it", "")) if case.settings.telegram_polling else (
+        (not at, "error", "no webhook is registered", connect),
+        (ours and at != ours, "error", f"the webhook is registered at {at}, not at {ours}", connect),
+        (True, "ok", f"the webhook is registered at {at}", ""))))
     lacking = {"message", "callback_query"} - {*names(info.get("allowed_updates", ["message", "callback_query"]))}
-    past = now - since if said and isinstance(since, int) else DAY
-    failed = f"{age(past)} ago it could not deliver: {said}", advice(str(said))
-    say("telegram", (polling and at, "error", "TELEGRAM_POLLING=1, but a webhook is registered, so nothing is fetched",
-                     CONNECT + "telegram"), (polling, "ok", "no webhook is registered, as polling wants it", ""),
-        (not at, "error", "no webhook is registered", CONNECT + "telegram"),
-        (address and at != address, "error", f"the webhook is registered at {at}, not at {address}",
-         CONNECT + "telegram"), (True, "ok", f"the webhook is registered at {at}", ""))
-    if not polling and at == address:
-        say("telegram", (lacking, "error", f"it does not send {', '.join(lacking)}", CONNECT + "telegram"),
-            (past < DAY, "error" if waiting else "warning", *failed),
+    past = case.now - since if said and isinstance(since, int) else DAY
+    if at == ours and not case.settings.telegram_polling:
+        say("telegram", (lacking, "error", f"it does not send {', '.join(lacking)}", connect),
+            (past < DAY, "error" if waiting else "warning", f"{age(past)} ago it could not deliver: {said}",
+             advice(str(said))),
             (waiting, "warning", f"{waiting} updates wait at Telegram", "if they do not get fewer, see minibot's log"))
+
+
+def clock(case: Case, say: Say, date: str) -> None:
+    """How far our clock is from that of a platform, whose answer had this Date."""
+    try:
+        ahead = case.now - parsedate_to_datetime(date).timestamp()
+    except (TypeError, ValueError):
+        return
+    say("clock", (abs(ahead) > 60, "warning", f"this machine's clock is {age(abs(ahead))} "
+                  f"{'ahead' if ahead > 0 else 'behind'}", "set it, e.g. timedatectl set-ntp true"))
 
 
 async def application(case: Case, say: Say) -> None:
     """The app: the webhook of every platform that is on, and the API version."""
     graph, on = case.graph, [name for name in case.settings.platforms if name != "telegram"]
-    say("meta", (on and not case.settings.meta_app_id, "warning", "META_APP_ID: not set, so nobody can see what is registered",
-                 "App settings > Basic shows them"))
+    say("meta", (on and not case.settings.meta_app_id, "warning", "META_APP_ID: not set, so nobody can see what is "
+                 "registered", "App settings > Basic shows it"))
+    if not on or not graph.app:
+        return
     try:
-        found = await graph.subscriptions() if on and graph.app else {}
+        found = await graph.subscriptions()
     except MinibotError:  # told once, and not relied on any further
         graph.app, graph.app_id = Secret(), ""
         raise
-    for name in on if graph.app else ():
-        webhook, ours = found.get(graph.product(name).object, {}), f"{case.public.url}/{name}/webhook"
-        at = webhook.get("callback_url")
-        say(name, (not webhook, "error", "no webhook is registered in the app", CONNECT + name),
-            (case.public.url and at != ours, "error", f"the webhook is registered at {at}, not at {ours}", CONNECT + name),
-            (webhook.get("active") is not True, "error", "Meta has switched the webhook off", CONNECT + name),
+    for name in on:
+        hook, ours = found.get(graph.product(name).object, {}), f"{case.public.url}/{name}/webhook"
+        at = hook.get("callback_url")
+        say(name, (not hook, "error", "no webhook is registered in the app", CONNECT + name),
+            (case.public.url and at != ours, "error", f"the webhook is registered at {at}, not at {ours}",
+             CONNECT + name),
+            (hook.get("active") is not True, "error", "Meta has switched the webhook off", CONNECT + name),
             (True, "ok", f"the webhook is registered at {at}", ""))
-        _fields(say, name, "the app", graph.product(name).fields, names(webhook.get("fields")) if webhook else None)
-    if graph.served:
-        version, (today, soon) = case.settings.meta_api_version, [
-            time.strftime("%Y-%m-%d", time.gmtime(case.now + days * DAY)) for days in (0, 60)]
-        end = ENDS.get(version, "9999")
-        say("meta", (end < today or graph.served != version, "warning",
-                     f"META_API_VERSION {version} is over, and {graph.served} is served", f"set META_API_VERSION={max(ENDS)}"),
-            (end < soon, "warning", f"META_API_VERSION {version} ends on {end}", f"set META_API_VERSION={max(ENDS)}"))
+        _fields(say, name, "the app", graph.product(name).fields, names(hook.get("fields")) if hook else None)
+    version, newest = case.settings.meta_api_version, f"set META_API_VERSION={max(ENDS)}"
+    today, soon = (time.strftime("%Y-%m-%d", time.gmtime(case.now + days * DAY)) for days in (0, 60))
+    end = ENDS.get(version, "9999")
+    say("meta", (end < today or graph.served not in ("", version), "warning",
+                 f"META_API_VERSION {version} is over, and {graph.served} is served", newest),
+        (end < soon, "warning", f"META_API_VERSION {version} ends on {end}", newest))
 
 
 async def whatsapp(case: Case, say: Say) -> None:
     """The token, the number, and whom the account sends its messages to."""
-    if not case.settings.whatsapp_on:
-        return
-    await _token(case, say, "whatsapp", case.graph.product("whatsapp").scopes)
-    fields = ",".join(("display_phone_number", "webhook_configuration", *NUMBER))
-    number = await case.graph.ask("phone number", f"{case.settings.meta_phone_number_id}?fields={fields}",
-                                  "meta_access_token")
-    at, ours = block(number.get("webhook_configuration")).get("application"), f"{case.public.url}/whatsapp/webhook"
-    say("whatsapp", (True, "ok", f"the number is {number.get('display_phone_number')}", ""))
-    say("whatsapp", (at and case.public.url and at != ours, "error", f"the number's messages go to {at}, not to {ours}",
-                     CONNECT + "whatsapp"))
-    for field, (good, level, remedy) in NUMBER.items():
-        value = number.get(field, "")
-        say("whatsapp", (value and value not in good.split(), level, f"the number's {field} is {value}", remedy))
-    await _subscribed(case, say, "whatsapp")
+    if case.settings.whatsapp_on:
+        await _token(case, say, "whatsapp", case.graph.product("whatsapp").scopes)
+        fields = ",".join(("display_phone_number", "webhook_configuration", *NUMBER))
+        number = await case.graph.ask("phone number", f"{case.settings.meta_phone_number_id}?fields={fields}",
+                                      "meta_access_token")
+        at, ours = block(number.get("webhook_configuration")).get("application"), f"{case.public.url}/whatsapp/webhook"
+        say("whatsapp", (at and case.public.url and at != ours, "error", f"the number's messages go to {at}, not to "
+                         f"{ours}", CONNECT + "whatsapp"),
+            (True, "ok", f"the number is {number.get('display_phone_number')}", ""))
+        for field, (good, level, remedy) in NUMBER.items():
+            value = number.get(field, "")
+            say("whatsapp", (value and value not in good.split(), level, f"the number's {field} is {value}", remedy))
+        await _subscribed(case, say, "whatsapp")
 
 
 async def page(case: Case, say: Say) -> None:
     """The Page: Messenger, and Instagram where it has no token of its own."""
-    if not case.settings.messenger_on:
-        return
-    linked = not case.settings.instagram_access_token
-    on = ("messenger", "instagram") if linked else ("messenger",)
-    await _token(case, say, "messenger", tuple({scope: 1 for name in on for scope in case.graph.product(name).scopes}))
-    me = await case.graph.ask("Page", "me?fields=id,name,instagram_business_account", "meta_page_access_token")
-    say("messenger", (True, "ok", f"the Page is {me.get('name')}", ""))
-    say("instagram", (linked and not block(me.get("instagram_business_account")), "error",
-                      "no Instagram account is linked to the Page", "link a professional one: Page settings > Linked accounts"))
-    await _subscribed(case, say, "messenger")
+    if case.settings.messenger_on:
+        linked = not case.settings.instagram_access_token
+        on = ("messenger", "instagram")[:1 + linked]
+        scopes = [scope for name in on for scope in case.graph.product(name).scopes]
+        await _token(case, say, "messenger", tuple(dict.fromkeys(scopes)))
+        me = await case.graph.ask("Page", "me?fields=id,name,instagram_business_account", "meta_page_access_token")
+        say("messenger", (True, "ok", f"the Page is {me.get('name')}", ""))
+        say("instagram", (linked and not block(me.get("instagram_business_account")), "error", "no Instagram account "
+                          "is linked to the Page", "link a professional one: Page settings > Linked accounts"))
+        await _subscribed(case, say, "messenger")
 
 
 async def login(case: Case, say: Say) -> None:
@@ -129,10 +144,9 @@ async def login(case: Case, say: Say) -> None:
         say("instagram", (True, "ok", f"the account is {me.get('username')}", ""))
         await _subscribed(case, say, "instagram")
         try:
-            facts = await case.graph.token("instagram_access_token")
+            _lasts(case, say, "instagram", await case.graph.token("instagram_access_token"))
         except SendFailed:
-            facts = {}
-        _lasts(case, say, "instagram", facts)
+            say("instagram", (True, "ok", "until when its token lasts cannot be seen; connect instagram renews it", ""))
 
 
 async def _token(case: Case, say: Say, name: str, scopes: tuple[str, ...]) -> None:
@@ -145,13 +159,14 @@ async def _token(case: Case, say: Say, name: str, scopes: tuple[str, ...]) -> No
     lacking = [scope for scope in scopes if scope not in names(facts.get("scopes"))]
     say(name, (app_id and app != app_id, "error", f"{key} belongs to the app {app}, {facts.get('application')}, not to "
                "META_APP_ID", "make a token in our app, or set META_APP_ID and META_APP_SECRET to that app's"),
-        (holder == "meta_page_access_token" and kind != "PAGE", "error", f"{key} is the token of a {kind}, not of a Page",
-         LASTING[holder]),
-        (lacking, "error", f"{key} lacks the permission {', '.join(lacking)}", "generate it again with that permission"))
+        (holder == "meta_page_access_token" and kind != "PAGE", "error", f"{key} is the token of a {kind}, not of a "
+         "Page", LASTING[holder]),
+        (lacking, "error", f"{key} lacks the permission {', '.join(lacking)}", "generate it again with that one"))
     _lasts(case, say, name, facts)
 
 
 def _lasts(case: Case, say: Say, name: str, facts: Item) -> None:
+    """Until when a token is good; it may have no end."""
     holder = case.graph.product(name).token
     ends = [end for each in ("expires_at", "data_access_expires_at") if isinstance(end := facts.get(each), int) and end]
     left = min(ends, default=case.now + 99 * DAY) - case.now

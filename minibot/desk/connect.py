@@ -21,10 +21,9 @@ from urllib.parse import urlsplit
 from minibot.channels import telegram
 from minibot.channels.telegram_updates import Object
 from minibot.config import Settings
-from minibot.desk import connect_meta, tunnel
+from minibot.desk import connect_meta, report, tunnel
 from minibot.desk.connect_meta import Stopped
 from minibot.desk.graph import Graph
-from minibot.desk.report import age, moved
 from minibot.errors import NoAnswer, SendFailed
 from minibot.model import PLATFORMS, Call
 from minibot.text import safe_line
@@ -43,77 +42,70 @@ ADVICE = (  # what Telegram says -> what to do; the first that occurs counts
     ("403", "something before minibot refuses: a firewall or ngrok's own rules"),
     ("ssl", "the certificate is not valid for that name, or its chain is incomplete"),
     ("certificate", "the certificate is not valid for that name, or its chain is incomplete"),
-    ("", "minibot was not reachable there; does it run, and does ngrok or the proxy lead to its port?"),
-)
+    ("", "minibot was not reachable there; does it run, and does ngrok or the proxy lead to its port?"))
 
 
 def main(arguments: list[str], settings: Callable[[], Settings]) -> int:
     """The command. Exit code 0: all registered; 1: something is left, and a line says what; 2: wrong arguments."""
-    names, url = _arguments(arguments)
-    if names is None:
+    words = " ".join(arguments).replace("--url ", "--url=").split(" ") if arguments else []
+    urls = [word.removeprefix("--url=") for word in words if word.startswith("--url=")]
+    names = [word for word in words if not word.startswith("--url=")]
+    if {*names} - {*PLATFORMS}:
         print(USAGE, file=sys.stderr)
         return 2
-    return asyncio.run(_with_caller(settings(), names, url))
-
-
-async def _with_caller(settings: Settings, names: list[str], url: str | None) -> int:
-    caller = Caller(clock=time.monotonic)
-    try:
-        return await connect(settings, caller, names, url, time.time)
-    finally:
-        caller.close()
+    loaded = settings()
+    return report.run(lambda caller: connect(loaded, caller, names, urls[-1] if urls else None, time.time))
 
 
 async def connect(settings: Settings, caller: Caller, names: list[str], url: str | None, clock: Callable[[], float],
                   agents: tuple[str, ...] = tunnel.AGENTS) -> int:
     """Register the platforms `names` (none: all that have a token). -> exit code; `clock`: seconds since 1970."""
-    left, public = 0, await tunnel.address(settings, caller, settings.port, url, agents)
+    public, left = await tunnel.address(settings, caller, settings.port, url, agents), 0
     for name in names or settings.platforms or ("telegram",):
         try:
-            left |= await _platform(name, settings, caller, public, clock)
+            if not public.url and not (name == "telegram" and settings.telegram_polling):
+                raise Stopped(public.problem)
+            hook = f"{public.url}/{name}/webhook"
+            told, failed = await (connect_telegram(settings, caller, hook, clock) if name == "telegram" else
+                                  connect_meta.connect(Graph(settings, caller), name, hook))
+            print("\n".join(told))
+            left |= failed
         except (Stopped, NoAnswer, SendFailed) as fault:
-            help = fault.help if isinstance(fault, SendFailed) else ""
-            print(f"{name}: {safe_line(help or str(fault), 500)}", file=sys.stderr)
+            print(f"{name}: {safe_line(getattr(fault, 'help', '') or str(fault), 500)}", file=sys.stderr)
             left = 1
     return left
 
 
-async def _platform(name: str, settings: Settings, caller: Caller, public: tunnel.Tunnel, clock: Callable[[], float]
-                    ) -> int:
-    if name == "telegram" and settings.telegram_polling:
-        await _ask(caller, telegram.request(settings, "deleteWebhook", drop_pending_updates=False))
-        print("telegram: TELEGRAM_POLLING=1, so no webhook is registered (any more); nothing that waits is dropped")
-        return 0
-    if not public.url:
-        raise Stopped(public.problem)
-    if name == "telegram":
-        return await connect_telegram(settings, caller, public.url + PATH, clock)
-    graph, url = Graph(settings, caller), f"{public.url}/{name}/webhook"
-    told = await connect_meta.connect(graph, name, url) if graph.app else connect_meta.by_hand(graph, name, url)
-    if graph.product(name).token == "instagram_access_token":
-        told.append(await connect_meta.renew(graph))
-    print("\n".join(told))
-    return int(not graph.app)
-
-
-async def connect_telegram(settings: Settings, caller: Caller, address: str, clock: Callable[[], float]) -> int:
-    """Register `address`, then look until what waits has arrived. -> exit code. Raises Stopped."""
+async def connect_telegram(settings: Settings, caller: Caller, address: str, clock: Callable[[], float]
+                           ) -> tuple[list[str], int]:
+    """Register `address`, then look until what waits has arrived. -> (lines, exit code). Raises Stopped."""
     if not settings.telegram_bot_token:
         raise Stopped("TELEGRAM_BOT_TOKEN: not set; get one from @BotFather and put it into .env")
+    if settings.telegram_polling:
+        await _ask(caller, telegram.request(settings, "deleteWebhook", drop_pending_updates=False))
+        return ["telegram: TELEGRAM_POLLING=1, so no webhook is registered any more; nothing that waits is dropped"], 0
     if urlsplit(address).port not in PORTS:
         raise Stopped("Telegram calls only the ports 443, 80, 88, 8443; put a proxy on one of them, or use ngrok")
     look = telegram.request(settings, "getWebhookInfo")
     before = await _ask(caller, look)
-    await _ask(caller, _with_certificate(telegram.set_webhook(settings, address), settings.tls_cert))
-    print("\n".join(["telegram: the webhook is registered, with its secret", *moved(before.get("url"), address),
-                     f"  address    {address}"]))
+    await _ask(caller, _registration(settings, address))
     for _ in range(LOOKS):
         info = await _ask(caller, look)
-        fresh = info.get("last_error_date") != before.get("last_error_date")
-        if fresh or not info.get("pending_update_count"):
+        fresh, waiting = info.get("last_error_date") != before.get("last_error_date"), info.get("pending_update_count")
+        if fresh or not waiting:
             break
         await asyncio.sleep(LOOK_EVERY)
-    return _told(info, address, clock()) or int(fresh)
+    if info.get("url") != address:
+        raise Stopped(f"Telegram reports another address, {info.get('url') or 'none'}; does a second program register "
+                      "this bot? Stop it and run this again")
+    told = ["telegram: the webhook is registered, with its secret", *report.moved(before.get("url"), address),
+            f"  address    {address}",
+            f"  waiting    {waiting if isinstance(waiting, int) else 0} at Telegram; nothing is dropped"]
+    said, since = info.get("last_error_message"), info.get("last_error_date")
+    if isinstance(said, str) and said:
+        past = f"{report.age(clock() - since)} ago" if isinstance(since, (int, float)) else "at an unknown time"
+        told.append(f"  last error {past}: {safe_line(said)}\n             {advice(said)}")
+    return told, int(fresh)
 
 
 async def repair(settings: Settings, caller: Caller, port: int) -> str:
@@ -122,16 +114,8 @@ async def repair(settings: Settings, caller: Caller, port: int) -> str:
     info = await _ask(caller, telegram.request(settings, "getWebhookInfo"))
     if not public.url or info.get("url") != public.url + PATH:
         return ""
-    await _ask(caller, _with_certificate(telegram.set_webhook(settings, public.url + PATH), settings.tls_cert))
+    await _ask(caller, _registration(settings, public.url + PATH))
     return "telegram: the webhook was registered without our secret; it is registered again, with it"
-
-
-def _arguments(arguments: list[str]) -> tuple[list[str] | None, str | None]:
-    """-> (platforms, url); (None, None) where they are not understood."""
-    words = " ".join(arguments).replace("--url ", "--url=").split(" ") if arguments else []
-    urls = [word.removeprefix("--url=") for word in words if word.startswith("--url=")]
-    names = [word for word in words if not word.startswith("--url=")]
-    return (names, urls[-1] if urls else None) if {*names} <= {*PLATFORMS} else (None, None)
 
 
 async def _ask(caller: Caller, call: Call) -> Object:
@@ -145,32 +129,18 @@ async def _ask(caller: Caller, call: Call) -> Object:
         raise Stopped(f"{call.name.split()[-1]} was refused ({fault.code}): {safe_line(fault.help)}{hint}") from None
 
 
-def _with_certificate(call: Call, path: str) -> Call:
-    """`call` with our certificate as an upload, if nobody else vouches for it: alone in its file, without a chain."""
-    certificate = Path(path).read_bytes() if path else b""
+def _registration(settings: Settings, address: str) -> Call:
+    """setWebhook, with our certificate as an upload if nobody else vouches for it: alone in its file, no chain."""
+    call = telegram.set_webhook(settings, address)
+    certificate = Path(settings.tls_cert).read_bytes() if settings.tls_cert else b""
     if certificate.count(b"BEGIN CERTIFICATE") != 1:
         return call
-    boundary, values = "minibot-certificate", json.loads(call.body).items()
-    form = "".join(f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
-                   f"{value if isinstance(value, str) else json.dumps(value)}\r\n" for name, value in values)
-    head = f'--{boundary}\r\nContent-Disposition: form-data; name="certificate"; filename="cert.pem"\r\n\r\n'
-    return replace(call, fields={"Content-Type": f"multipart/form-data; boundary={boundary}"},
-                   body=f"{form}{head}".encode() + certificate + f"\r\n--{boundary}--\r\n".encode())
-
-
-def _told(info: Object, address: str, now: float) -> int:
-    """Print getWebhookInfo in plain words. -> exit code"""
-    registered, waiting = info.get("url"), info.get("pending_update_count")
-    print(f"  waiting    {waiting if isinstance(waiting, int) else 0} at Telegram; nothing is dropped")
-    said, since = info.get("last_error_message"), info.get("last_error_date")
-    if isinstance(said, str) and said:
-        past = f"{age(now - since)} ago" if isinstance(since, (int, float)) else "at an unknown time"
-        print(f"  last error {past}: {safe_line(said)}\n             {advice(said)}")
-    if registered != address:
-        print(f"telegram: it reports another address, {safe_line(str(registered or 'none'))}; does a second program "
-              "register this bot? Stop it and run this again", file=sys.stderr)
-        return 1
-    return 0
+    head = '--minibot-part\r\nContent-Disposition: form-data; name="'
+    form = "".join(f'{head}{name}"\r\n\r\n{value if isinstance(value, str) else json.dumps(value)}\r\n'
+                   for name, value in json.loads(call.body).items())
+    return replace(call, fields={"Content-Type": "multipart/form-data; boundary=minibot-part"},
+                   body=f'{form}{head}certificate"; filename="cert.pem"\r\n\r\n'.encode() + certificate
+                   + b"\r\n--minibot-part--\r\n")
 
 
 def advice(said: str) -> str:

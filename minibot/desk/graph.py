@@ -1,7 +1,7 @@
 """Meta's administration for `connect` and `check`: what must be subscribed for each platform, and asking Graph.
 
-Not here: what follows from an answer (`connect_meta.py`, `check_platforms.py`), messages (`channels/`). The law: a token
-stands in a header, except where Graph takes it in the query only (debug_token's question, the renewal); whatever
+Not here: what follows from an answer (`connect_meta.py`, `check_platforms.py`), messages (`channels/`). The law: a
+token stands in a header, except where Graph takes it in the query only (debug_token's question, the renewal); what
 Graph says is read as untrusted. Facts: developers.facebook.com/docs/graph-api/reference, the subscriptions edge of
 an app, subscribed_apps of a Page and of a WABA, debug_token; instagram-platform, refresh_access_token.
 
@@ -45,7 +45,7 @@ _PRODUCTS = {
     "instagram": Product("instagram", _INSTAGRAM, _PAGE, "meta_page_access_token",
                          ("instagram_basic", "instagram_manage_messages", "pages_manage_metadata")),
 }
-_LOGIN = Product("instagram", _INSTAGRAM, _INSTAGRAM, "instagram_access_token", ())
+LOGIN = Product("instagram", _INSTAGRAM, _INSTAGRAM, "instagram_access_token", ())
 
 
 class Graph:
@@ -63,7 +63,7 @@ class Graph:
     def product(self, platform: str) -> Product:
         """What must be subscribed for `platform`."""
         login = platform == "instagram" and self.settings.instagram_access_token
-        return _LOGIN if login else _PRODUCTS[platform]
+        return LOGIN if login else _PRODUCTS[platform]
 
     async def ask(self, name: str, path: str, holder: str, content: Item | None = None) -> Item:
         """GET `path`, or POST `content` there, with the token in the setting `holder` ("": the app's own)."""
@@ -103,7 +103,7 @@ class Graph:
         found = await self.ask("subscribed_apps", f"{account}/subscribed_apps", self.product(platform).token)
         apps = [block(item.get("whatsapp_business_api_data")) or item for item in blocks(found.get("data"))]
         # An app of Instagram Login has a second id there, which no setting holds: any app counts as ours.
-        ours = self.app_id if self.product(platform) is not _LOGIN else ""
+        ours = self.app_id if self.product(platform) is not LOGIN else ""
         mine = [names(app.get("subscribed_fields")) for app in apps if not ours or ident(app.get("id")) == ours]
         return mine[0] if mine else None, ", ".join(safe_line(str(app.get("name") or app.get("id"))) for app in apps)
 

@@ -72,21 +72,24 @@ def guarded(token: Secret, endpoint: Endpoint) -> Endpoint:
 
 def page(counts: Counter[tuple[str, str]], meter: Meter, health: Health) -> Response:
     """Everything counted, timed and waiting."""
-    tokens = {name: counts["tokens", name] for name in ("in", "out")}
     families: list[tuple[str, str, Iterable[Sample]]] = [
         ("events_total", "counter", ((f'{{source="{source}",event="{event}"}}', count)
                                      for (source, event), count in sorted(counts.items()) if source != "tokens")),
         ("calls_total", "counter", ((f'{{upstream="{upstream}",result="{result}"}}', count)
                                     for (upstream, result), count in sorted(meter.calls.items()))),
-        ("tokens_total", "counter", ((f'{{direction="{name}"}}', count) for name, count in tokens.items())),
+        ("tokens_total", "counter", ((f'{{direction="{way}"}}', counts["tokens", way]) for way in ("in", "out"))),
         ("pending", "gauge", [("", health.pending)]), ("oldest_pending_seconds", "gauge", [("", health.oldest)]),
-        ("dead", "gauge", [("", health.dead)])]
-    told = [line for name, kind, samples in families
-            for line in (f"# TYPE minibot_{name} {kind}", *(f"minibot_{name}{labels} {value}" for labels, value in samples))]
-    told.append("# TYPE minibot_duration_seconds histogram")
-    for what, row in sorted(meter.times.items()):
-        for at, bound in enumerate((*(f"{bucket / 1000:g}" for bucket in BUCKETS), "+Inf"), 1):
-            told.append(f'minibot_duration_seconds_bucket{{of="{what}",le="{bound}"}} {sum(row[:at])}')
-        told += [f'minibot_duration_seconds_sum{{of="{what}"}} {row[-1] / 1000}',
-                 f'minibot_duration_seconds_count{{of="{what}"}} {sum(row[:-1])}']
+        ("dead", "gauge", [("", health.dead)]),
+        ("duration_seconds", "histogram", (sample for what, row in sorted(meter.times.items())
+                                           for sample in _histogram(what, row)))]
+    told = [line for name, kind, samples in families for line in (
+        f"# TYPE minibot_{name} {kind}", *(f"minibot_{name}{labels} {value}" for labels, value in samples))]
     return Response(200, ("\n".join(told) + "\n").encode(), KIND)
+
+
+def _histogram(what: str, row: list[int]) -> Iterable[Sample]:
+    """Cumulative buckets, sum and count of one row of `Meter.times`."""
+    for at, bound in enumerate((*(f"{bucket / 1000:g}" for bucket in BUCKETS), "+Inf"), 1):
+        yield f'_bucket{{of="{what}",le="{bound}"}}', sum(row[:at])
+    yield f'_sum{{of="{what}"}}', row[-1] / 1000
+    yield f'_count{{of="{what}"}}', sum(row[:-1])

@@ -8,12 +8,17 @@ Next: `tunnel.py`.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, NamedTuple
 
 from minibot.text import safe_line
+from minibot.web.calls import Caller
 
 Level = Literal["ok", "warning", "error"]
 COLOURS = {"ok": 32, "ready": 32, "warning": 33, "error": 31, "wrong": 31, "off": 2}
+UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 class Finding(NamedTuple):
@@ -33,10 +38,9 @@ class Report(list[Finding]):
         self.extend([Finding(level, about, what, remedy) for holds, level, what, remedy in rows if holds][:1])
 
     def lines(self, colour: bool) -> list[str]:
-        """A line for each finding, a second one for its remedy, aligned."""
-        remedies = (f"\n{'':19} -> {safe_line(each.remedy, 400)}" if each.remedy else "" for each in self)
-        return [f"{paint(level, 8, colour)} {about:<10} {safe_line(what, 400)}{remedy}"
-                for (level, about, what, _), remedy in zip(self, remedies)]
+        """A line for each finding, with a second one for its remedy, aligned."""
+        return [f"{paint(level, 8, colour)} {about:<10} {safe_line(what, 400)}" + (
+            f"\n{'':19} -> {safe_line(remedy, 400)}" if remedy else "") for level, about, what, remedy in self]
 
 
 def paint(word: str, width: int, colour: bool) -> str:
@@ -46,12 +50,21 @@ def paint(word: str, width: int, colour: bool) -> str:
 
 def age(seconds: float) -> str:
     """A span in the largest unit that fits: "41 seconds", "3 minutes", "2 hours", "5 days"."""
-    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}{'' if seconds < 1.5 * size else 's'}"
-    return "a moment"
+    size, unit = next((row for row in UNITS if seconds >= row[0]), (0, ""))
+    return f"{seconds / size:.0f} {unit}{'' if seconds < 1.5 * size else 's'}" if size else "a moment"
 
 
 def moved(old: object, new: str) -> list[str]:
     """A line about the address that was registered before, if it was another one (ngrok's changes at each start)."""
     return [f"  before     {safe_line(str(old))}: the address has changed"] if old and old != new else []
+
+
+def run(work: Callable[[Caller], Coroutine[Any, Any, int]]) -> int:
+    """Do `work`, which makes outgoing calls, in an event loop of its own; its exit code."""
+    async def all_of_it() -> int:
+        caller = Caller(clock=time.monotonic)
+        try:
+            return await work(caller)
+        finally:
+            caller.close()
+    return asyncio.run(all_of_it())

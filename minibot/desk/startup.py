@@ -30,8 +30,10 @@ def lines(settings: Settings, public: Tunnel, health: Health, colour: bool) -> l
     for platform in PLATFORMS:
         how, what = _platform(settings, platform, public.url)
         told.append(f"  {platform:<10} {paint(how, 6, colour)} {what}")
-    waits = (f"{health.pending} wait" if health.pending else "nothing waits") + f", {health.dead} given up" * bool(health.dead)
-    told += [f"  {'model':<10} {_model(settings)}", f"  {'database':<10} {settings.sqlite_path or 'PostgreSQL'}: {waits}"]
+    waits = f"{health.pending} wait" if health.pending else "nothing waits"
+    given_up = f", {health.dead} given up" if health.dead else ""
+    told += [f"  {'model':<10} {_model(settings)}",
+             f"  {'database':<10} {settings.sqlite_path or 'PostgreSQL'}: {waits}{given_up}"]
     if settings.allow_unsigned_webhooks:
         told.append("  warning: ALLOW_UNSIGNED_WEBHOOKS=1, unsigned webhooks are taken: anybody can send messages as "
                     "anyone; never leave this on")

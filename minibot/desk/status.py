@@ -1,4 +1,4 @@
-"""`python run.py status`: the bot on one screen, refreshing: what comes in and is answered, what waits, what went wrong.
+"""`python run.py status`: the bot on one screen, refreshing: what comes in and is answered, what waits, what failed.
 
 Not here: metrics for machines (`metrics.py`). The law: the database is only read, and beside a running server; the
 server itself is asked for no more than /healthz, so that no token is needed; without a terminal it prints once.
@@ -14,13 +14,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 
 from minibot.ai_faults import MEANING
 from minibot.channels import messenger, telegram, whatsapp
 from minibot.config import Settings
 from minibot.desk.check_here import ask_health
-from minibot.desk.report import age
+from minibot.desk.report import age, run
 from minibot.errors import NoAnswer
 from minibot.model import PLATFORMS
 from minibot.store import ledger
@@ -34,20 +34,18 @@ MINUTE, DAY = 60_000, 86_400_000
 
 def main(arguments: list[str], settings: Callable[[], Settings]) -> int:
     """The command; ends with Ctrl-C, or at once where nobody looks on."""
-    try:
-        asyncio.run(_watch(settings()))
-    except KeyboardInterrupt:
-        pass
+    loaded = settings()
+    with suppress(KeyboardInterrupt):
+        return run(lambda caller: _watch(loaded, caller))
     return 0
 
 
-async def _watch(settings: Settings) -> None:
-    caller = Caller(clock=time.monotonic)
+async def _watch(settings: Settings, caller: Caller) -> int:
     while True:
         screen = "\n".join(await picture(settings, caller, time.time_ns() // 1_000_000))
         print(f"\x1b[H\x1b[J{screen}" if sys.stdout.isatty() else screen, flush=True)
         if not sys.stdout.isatty():
-            return
+            return 0
         await asyncio.sleep(EVERY)
 
 
@@ -60,12 +58,12 @@ async def picture(settings: Settings, caller: Caller, now: int) -> list[str]:
     except NoAnswer:
         state = "not running: python run.py"
     with closing(open_reader(settings.sqlite_path)) as db:
-        counts = [Counter[tuple[str, str]](), *(ledger.outcomes(db, now - MINUTE * back) for back in range(1, MINUTES + 1))]
+        counts = [ledger.outcomes(db, now - MINUTE * back) for back in range(MINUTES + 1)]
         used, dead = ledger.tokens(db, now // DAY), ledger.dead(db)
-    lines = [f"minibot on port {settings.port}: {state}", "", f"{'':10} the last {MINUTES} minutes, and messages in them"]
+    lines = [f"minibot on port {settings.port}: {state}", "", f"{'':10} messages in the last {MINUTES} minutes"]
     for platform in PLATFORMS:
-        came, gone = ([sum(count[key] for key in count if key[0] == platform and (kind in ("", key[1]))) for count in counts]
-                      for kind in ("", "replied"))
+        came = [sum(number for (name, _), number in count.items() if name == platform) for count in counts]
+        gone = [count[platform, "replied"] for count in counts]
         lines.append(f"{platform:10} in {_bars(came)} {came[-1]:<6} answered {_bars(gone)} {gone[-1]}")
     share = 100 * used / settings.daily_tokens
     lines += ["", f"{'tokens':10} {used:,} of {settings.daily_tokens:,} today ({share:.0f} %)", ""]

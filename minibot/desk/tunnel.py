@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from minibot.channels.meta import block
 from minibot.config import Settings
 from minibot.errors import NoAnswer
 from minibot.model import PLATFORMS, Call
@@ -20,7 +21,7 @@ from minibot.text import safe_line
 from minibot.web.calls import Caller
 
 AGENTS = ("http://127.0.0.1:4040", "http://127.0.0.1:4041")  # a second agent takes the next port
-LISTS = ("/api/tunnels", "/api/endpoints")
+LISTS = ("tunnels", "endpoints")  # below /api/, and the name of the list in the answer
 PATIENCE = 1.0  # seconds for one question; the agent is on this machine
 ADDRESS = re.compile(r"(https?)://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(?::([0-9]{1,5}))?(?:/[\x21-\x7e]*)?")
 OUR_PATH = re.compile(f"/({'|'.join(PLATFORMS)})/webhook$")
@@ -42,13 +43,11 @@ async def address(settings: Settings, caller: Caller, port: int, named: str | No
     given, source = (named, "--url") if named is not None else (settings.public_url, "PUBLIC_URL")
     if not given:
         found = await find(caller, port, agents)
-        problem = f"no public address: {found.problem}; or name one with --url or PUBLIC_URL"
-        return found if found.url else found._replace(problem=problem)
+        return found if found.url else Tunnel("", f"{found.problem}; or name an address with --url or PUBLIC_URL")
     if not (match := ADDRESS.fullmatch(given)) or re.search("[?#@]", given):
         return Tunnel("", f"{source}: {safe_line(given, 80)} is no address; write it like https://abc.ngrok.app")
     if match[1] != "https":
-        return Tunnel("", f"{source}: {given} is plain http, and the platforms demand https; with ngrok take its https "
-                          "address")
+        return Tunnel("", f"{source}: {given} is plain http; the platforms demand https, and ngrok has such an address")
     return Tunnel(OUR_PATH.sub("", given.rstrip("/")), "", source)
 
 
@@ -56,13 +55,12 @@ async def find(caller: Caller, port: int, agents: tuple[str, ...] = AGENTS) -> T
     """Ask the agents for an https tunnel to `port`. Never raises; takes two seconds at most."""
     found = Tunnel("", f"no ngrok runs on this machine; start it with: ngrok http {port}")
     for agent in agents:
-        for path in LISTS:
+        for name in LISTS:
             try:
-                reply = await caller.perform(Call("ngrok", "GET", agent + path, timeout=PATIENCE), "ngrok")
+                reply = await caller.perform(Call("ngrok", "GET", f"{agent}/api/{name}", timeout=PATIENCE), "ngrok")
             except NoAnswer:
                 break  # nobody there, or somebody else who does not speak HTTP
-            listed = tunnels(reply.body) if reply.status == 200 else None
-            if listed is not None:
+            if reply.status == 200 and (listed := tunnels(reply.body)) is not None:
                 found = choose(listed, port)
             if found.url:
                 return found
@@ -72,39 +70,27 @@ async def find(caller: Caller, port: int, agents: tuple[str, ...] = AGENTS) -> T
 def tunnels(body: bytes) -> list[tuple[str, str]] | None:
     """(public URL, upstream) of each tunnel in an agent's answer; None if it is no agent's answer."""
     try:
-        answer = json.loads(body)
+        answer = block(json.loads(body))
     except (ValueError, RecursionError):
         return None
-    listed = [_part(answer, key) for key in ("tunnels", "endpoints")]
-    if not any(isinstance(entries, list) for entries in listed):
-        return None
-    return [(str(_part(entry, "public_url") or _part(entry, "url")),
-             str(_part(_part(entry, "config"), "addr") or _part(_part(entry, "upstream"), "url") or "elsewhere"))
-            for entries in listed if isinstance(entries, list) for entry in entries]
+    lists = [answer[name] for name in LISTS if isinstance(answer.get(name), list)]
+    return [(str(item.get("public_url") or item.get("url")),
+             str(block(item.get("config")).get("addr") or block(item.get("upstream")).get("url") or "elsewhere"))
+            for item in map(block, sum(lists, []))] if lists else None
 
 
 def choose(listed: list[tuple[str, str]], port: int) -> Tunnel:
     """The first https tunnel to `port`."""
     ours = [public for public, upstream in listed if port_of(upstream) == port]
     secure = [public for public in ours if PUBLIC.fullmatch(public)]
-    if secure:
-        return Tunnel(secure[0])
-    if ours:
-        return Tunnel("", f"ngrok's tunnel has no https address; start it with: ngrok http {port}")
-    if listed:
-        return Tunnel("", f"ngrok forwards to {safe_line(listed[0][1], 60)}, not to our port; start it with: "
-                          f"ngrok http {port} (or set PORT in .env)")
-    return Tunnel("", f"ngrok runs, but has no tunnel; start it with: ngrok http {port}")
+    problem = ("ngrok's tunnel has no https address" if ours else "ngrok runs, but has no tunnel" if not listed else
+               f"ngrok forwards to {safe_line(listed[0][1], 60)}, not to our port")
+    return Tunnel(secure[0]) if secure else Tunnel("", f"{problem}; start it with: ngrok http {port}")
 
 
 def port_of(upstream: str) -> int:
     """The local port behind "http://localhost:8000", "localhost:8000", "8000" or "https://localhost"; else -1."""
-    match = UPSTREAM.fullmatch(upstream)
-    if not match or not upstream:
+    if not upstream or not (match := UPSTREAM.fullmatch(upstream)):
         return -1
     bare, scheme, port = match.groups()
     return int(bare or port or (443 if scheme == "https" else 80))
-
-
-def _part(value: Any, key: str) -> Any:
-    return value.get(key) if isinstance(value, dict) else None

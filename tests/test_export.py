@@ -13,6 +13,7 @@ import hmac
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -24,11 +25,13 @@ from typing import Any
 
 import pytest
 
+from minibot import records
 from minibot.ai_offline import OfflineModel
 from minibot.config import Settings
 from minibot.desk.export import main
 from minibot.desk.simulator import Answered, json_answer
 from minibot.errors import Remedy, SendFailed, SettingsFault
+from minibot.flow.commands import react
 from minibot.flow.export import Destination, Exporter, destination, echo, judge
 from minibot.flow.guard import Purse
 from minibot.flow.kit import Kit
@@ -207,6 +210,28 @@ def test_a_picture_and_an_unsent_text_leave_no_more_than_a_note(rig: Rig, crm: R
     crm.heal()
     rig.run(MINUTE, SECOND)
     assert sorted(crm.messages()) == ["", "[image]\nlook"]
+
+
+def test_privacy_tells_of_the_copies_where_there_are_any() -> None:
+    def told(settings: Settings) -> str:
+        return react("privacy", 1, settings, NOW)[0]
+
+    assert "copied to their records" in told(Settings(sheets_webhook_url=Secret("https://sheet.example/")))
+    assert "copied" not in told(Settings())
+
+
+def test_the_readme_describes_each_field_and_the_script_fits_the_sheet(rig: Rig, crm: Receiver) -> None:
+    rig.say("hello")
+    export, = rig.exports("crm", NOW, 0, 1)
+    text = (ROOT / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`.*`) \| (`\w+`|) ?\| [^|]+ \|$", text, re.MULTILINE)
+    body = records.crm(export)
+    fields = {f"{name}.{part}" for name in body for part in body[name] if isinstance(body[name], dict)}
+    fields |= {name for name in body if not isinstance(body[name], dict)}
+    assert {name.strip("`") for first, _ in rows for name in first.split(", ")} >= fields
+    columns = [column.strip("`") for _, column in rows if column.strip("`") in records.row(export)]
+    script = text.split("```js\n")[1].split("   ```")[0].splitlines()
+    assert len(script) == 12 and f"1, 1, {len(columns)})" in text and columns == list(records.row(export))
 
 
 # --- an address that does not take them -----------------------------------------------------------------------------

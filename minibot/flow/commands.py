@@ -31,7 +31,7 @@ def _says(text: str) -> Reaction:
 
 def _privacy(settings: Settings, now: int) -> tuple[str, Finish]:
     host = urlsplit(settings.openai_base_url).hostname or "api.openai.com"
-    return wording.privacy(settings.retention_days, host), Finish({})
+    return wording.privacy(settings.retention_days, host, bool(settings.destinations)), Finish({})
 
 
 def _human(settings: Settings, now: int) -> tuple[str, Finish]:

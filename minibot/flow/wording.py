@@ -39,11 +39,13 @@ HUMAN = "I have asked for a person and will be quiet. Send /bot if you want me b
 BOT = "I am back. How can I help?"
 
 
-def privacy(keep_days: int, model_host: str) -> str:
+def privacy(keep_days: int, model_host: str, copied: bool) -> str:
     """What is stored where and for how long; `keep_days` 0 means until it is erased."""
     term = f"for {keep_days} days" if keep_days else "until you or the operator erases it"
+    copy = "Each exchange is also copied to their records, a CRM or a spreadsheet. " if copied else ""
     return (
         f"Your messages and my answers are stored in the database of the people who run this bot, {term}. "
         f"To answer, the recent part of this chat is sent to the AI service at {model_host}, whose operator can read "
-        "it. Pictures and voice messages are passed on in the same way and not kept. /forget erases this chat here."
+        "it. Pictures and voice messages are passed on in the same way and not kept. "
+        f"{copy}/forget erases this chat here."
     )

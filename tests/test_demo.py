@@ -23,6 +23,7 @@ from minibot.dotenv import surroundings
 from minibot.model import PLATFORMS
 from tests.botprocess import ROOT
 from tests.demostage import Demo
+from tests.fakes import SECRETS, FakeWorld
 
 PAGES = ROOT / "minibot" / "desk" / "pages"
 LABEL = "[offline demo - no AI connected]"
@@ -308,6 +309,15 @@ def test_real_credentials_never_reach_the_program(tmp_path: Path, demo: Callable
     assert not [value for value in CANARIES.values() if value in str(stage.events)]
 
 
+def test_with_a_key_the_real_model_answers(world: FakeWorld, demo: Callable[..., Demo]) -> None:
+    pytest.importorskip("openai")
+    stage = demo(AI_API_KEY=SECRETS["AI_API_KEY"], OPENAI_BASE_URL=f"{world.url}/v1")
+    assert stage.told("hello")[0]["offline"] is False
+    stage.say("messenger", "Do you open on Sunday?")
+    assert stage.replies("messenger", 1) == ["answer 1 to: Do you open on Sunday?"]
+    assert SECRETS["AI_API_KEY"] not in str(stage.events)
+
+
 def test_it_listens_on_this_machine_only(shared: Demo) -> None:
     host = socket.gethostname()
     others = {str(each[4][0]) for each in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
@@ -340,7 +350,7 @@ def test_a_foreign_host_name_opens_nothing(shared: Demo, path: str) -> None:
 @pytest.mark.parametrize("given", [
     {"platform": "telegram", "way": "text"}, {"platform": "icq", "way": "text", "shown": "x", "text": "x"},
     {"platform": "telegram", "way": "__init__", "shown": "x"},
-    {"platform": "telegram", "way": "text", "shown": "x", "text": "x", "unknown": 1}])
+    {"platform": "messenger", "way": "text", "shown": "x", "text": "x", "unknown": 1}])
 def test_what_is_no_action_is_refused(shared: Demo, given: dict[str, Any]) -> None:
     assert shared.post("/act", **given) == 400
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
@@ -132,12 +132,11 @@ class Serving:
         self.over: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._stopping = False
 
-    def start(self, environ: Mapping[str, str]) -> None:
+    def start(self, environ: dict[str, str]) -> None:
         """Start it, and again whenever it has ended, until `stop`."""
         self.wire.tell("state", up=False, lesson=environ["MINIBOT_LESSON"], model=environ["OPENAI_MODEL"],
                        offline="MINIBOT_OFFLINE" in environ)
-        self._program = _open(environ)
-        Thread(target=self._watch, args=(environ, asyncio.get_running_loop().call_soon_threadsafe), daemon=True).start()
+        Thread(target=self._run, args=(environ, asyncio.get_running_loop().call_soon_threadsafe), daemon=True).start()
 
     def kill(self) -> None:
         """kill -9: it gets no chance to put anything in order."""
@@ -147,21 +146,23 @@ class Serving:
     def stop(self) -> None:
         """End it; blocks until it has ended."""
         self._stopping = True
-        self._program.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self._program.wait(5)
-        self._program.kill()
+        with suppress(AttributeError):  # it was not even started
+            self._program.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._program.wait(5)
+            self._program.kill()
 
-    def _watch(self, environ: Mapping[str, str], tell: Callable[..., object]) -> None:
-        """A thread's work: pass on what it prints, start it again."""
+    def _run(self, environ: dict[str, str], tell: Callable[..., object]) -> None:
+        """A thread's work: start it, pass on what it prints, start it again."""
         with suppress(RuntimeError):  # the loop is over
             while not self._stopping:
-                with self._program as program:
-                    for line in program.stdout or ():
+                with subprocess.Popen([sys.executable, str(DOOR)], env=environ, text=True, encoding="utf-8",
+                                      errors="replace", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                      stderr=subprocess.STDOUT) as self._program:
+                    for line in self._program.stdout or ():
                         tell(self._hear, line.rstrip())
-                tell(self._ended, program.returncode)
+                tell(self._ended, self._program.returncode)
                 time.sleep(DOWN)
-                self._program = program if self._stopping else _open(environ)
 
     def _hear(self, line: str) -> None:
         if found := LISTENING.search(line):
@@ -177,8 +178,3 @@ class Serving:
             self.over.set_result(code)
         self.up.clear()
         self.wire.tell("state", up=False)
-
-
-def _open(environ: Mapping[str, str]) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, str(DOOR)], env=environ, text=True, encoding="utf-8", errors="replace",
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -67,22 +67,19 @@ class HastyStore:
         return done
 
 
-def _reread(channel: Channel, **changes: Callable[[Inbound], str]) -> Channel:
-    """A channel that reads some fields of each message differently."""
-    def reread(event: Event) -> Event:
-        news: dict[str, Any] = {name: change(event) for name, change in changes.items() if isinstance(event, Inbound)}
-        return event._replace(**news) if isinstance(event, Inbound) else event
-
+def _reread(channel: Channel, field: str, change: Callable[[Inbound], Any]) -> Channel:
+    """A channel that reads one field of each message differently."""
     def parse(body: bytes, me: Me) -> list[Event]:
-        return [reread(event) for event in channel.parse(body, me)]
+        return [event._replace(**{field: change(event)}) if isinstance(event, Inbound) else event
+                for event in channel.parse(body, me)]
     return replace(channel, parse=parse)
 
 
 CHANNELS: dict[str, Callable[[Channel], Channel]] = {
     # every delivery looks new
-    "no-dedup": lambda channel: _reread(channel, event=lambda message: f"{message.event}:{next(_number)}"),
+    "no-dedup": lambda channel: _reread(channel, "event", lambda message: f"{message.event}:{next(_number)}"),
     # every message is a conversation of its own, and conversations do not wait for each other
-    "no-order": lambda channel: _reread(channel, account=lambda message: f"{message.account}#{message.event}"),
+    "no-order": lambda channel: _reread(channel, "account", lambda message: f"{message.account}#{message.event}"),
     "no-signature": lambda channel: replace(channel, verify=lambda request: None),
     "truncate": lambda channel: replace(channel, compose=lambda markdown: channel.compose(markdown)[:1]),
 }

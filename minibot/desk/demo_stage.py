@@ -78,7 +78,8 @@ class Stage:
             given |= {"data": b64decode(given["data"]), "mime": file["mime"]}
         webhook = getattr(self.sides[platform], way)(CHATS[platform], **given)
         self._days |= {platform} if day else set()
-        self.wire.tell("wrote", platform=platform, id=webhook.id, text=shown, at=now(), way=way, forged=forged, **file)
+        self.wire.tell("wrote", platform=platform, id=webhook.id, text=shown, at=now(), way=way, forged=forged,
+                       late=late, **file)
         if forged:
             webhook = webhook._replace(headers={**webhook.headers, **{
                 name: guess for name, guess in FORGED.items() if name in webhook.headers}})
@@ -91,8 +92,6 @@ class Stage:
         self.look(platform)
 
     async def _deliver(self, platform: str, webhook: Webhook, times: int, late: float) -> None:
-        if late:
-            self.wire.hop(platform, "late", webhook.id, note=f"on its way for {late:g} s; later messages overtake it")
         for number in range(times):
             await asyncio.sleep(0.4 if number else late)
             if await self._take(platform, webhook, "webhook", webhook.id) == 200:

@@ -137,6 +137,7 @@ function makePhone(platform) {
   find("h2").textContent = NAMES[platform];
   find(".glyph use").setAttribute("href", "#" + platform);
   find(".clock").textContent = clock(Date.now());
+  phone.chat.dataset.hint = `Nothing here yet.\nThis ${NAMES[platform]} is simulated, the program behind it is real.`;
   phone.chat.setAttribute("aria-label", `Chat on ${NAMES[platform]}`);
   phone.input.setAttribute("aria-label", `Message on ${NAMES[platform]}`);
   phone.input.maxLength = LIMITS[platform];
@@ -319,7 +320,7 @@ const STEPS = { // step -> [whose, title, what comes after it] of a hop
   postponed: (hop) => [X, `no answer yet: ${hop.facts.why}`, until(hop.facts.until, hop.at)],
   receipt: (hop, name) => [P, `${name} reports`, (/"status":"(\w+)"/.exec(hop.octets) || /(is_echo)/.exec(hop.octets) || /"(read)":/.exec(hop.octets) || ["", "an echo"])[1].replace("is_echo", "an echo")],
   away: (hop) => [X, "nobody answers", hop.note],
-  late: (hop) => [X, "on its way", hop.note],
+  late: (hop) => [X, `on its way for ${hop.late} s`, "later messages overtake it"],
   day: (hop) => [X, "a day goes by", hop.note],
   killed: () => [X, "killed with kill -9", "the serving process is gone"],
 };
@@ -328,14 +329,14 @@ function duration(ms) {
   return ms < 100 ? `${ms.toFixed(1)} ms` : ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
-function journey(platform, id, text, at) {
+function journey(platform, id, text, at, human) {
   for (const { node } of journeys.values()) node.open = node.open && node.matches(":focus-within");
   const badge = el("span", { className: "badge" }, "on its way"), hops = el("ol", { className: "hops" });
   const node = el("details", { className: "journey", open: true },
     el("summary", {}, icon(platform, "glyph"), el("span", { className: "said" }, cut(text || "a picture or a sound", 70)), badge), hops);
   node.dataset.platform = platform;
   $("journeys").prepend(el("li", {}, node));
-  const made = { platform, id, node, hops, badge, at, open: true };
+  const made = { platform, id, node, hops, badge, at, human, open: true };
   journeys.set(current[platform] = `${platform}:${id}`, made);
   if (journeys.size > 60) { const [key, old] = journeys.entries().next().value; journeys.delete(key); old.node.parentNode.remove(); }
   $("empty").hidden = true;
@@ -367,6 +368,7 @@ function conclude(one, found, facts) {
   }
   if (one.step === "accepted" && facts.new && !facts.due) say(found, phones[one.platform].node.classList.contains("with-person") ? "paused" : "kept", "good");
   if (one.step === "day") { phones[one.platform].wroteAt = 0; showWindow(); }
+  if (one.step === "taken" && one.status === 200 && found.human) say(found, "the bot falls silent", "good");
   if (one.step === "taken" && one.status === 401) say(found, "refused", "bad");
   if (one.step === "postponed") say(found, until(facts.until, one.at), "waits");
   if (one.step === "killed") say(found, "killed", "waits");
@@ -433,7 +435,8 @@ function wrote(one) {
     bubble(one.platform, "me", one);
     if (/^\/(human|bot)$/.test(one.text)) showPerson(one.platform, one.text === "/human");
   }
-  journey(one.platform, one.id, one.text, one.at);
+  journey(one.platform, one.id, one.text, one.at, one.way === "human");
+  if (one.late) hop({ ...one, step: "late", message: one.id });
   showWindow();
 }
 

@@ -207,6 +207,15 @@ def test_an_answer_in_a_group_points_at_its_question(town: Town) -> None:
     assert people.shown[group][-1].reply_to == asked.id
 
 
+def test_the_parts_of_an_answer_are_spaced_in_a_group(town: Town) -> None:
+    group, people = town.group(), town.world.telegram
+    town.world.model.reply = lambda messages: "word " * 900
+    town.post(people.message(group, **mention("tell me more")))
+    town.bot.until(lambda: len(town.texts("telegram", group)) == 2)
+    first, second = [shown.at for shown in people.shown[group] if shown.kind == "text"]
+    assert second - first >= 1000
+
+
 def test_each_topic_is_a_conversation_of_its_own_and_answered_in_its_place(town: Town) -> None:
     group, people = town.group(), town.world.telegram
     for topic in (7, 9):
@@ -349,6 +358,17 @@ def test_a_person_who_answers_while_the_model_thinks_is_not_talked_over(town: To
     town.world.model.release()
     town.bot.settled()
     assert town.texts(name, chat) == []
+
+
+def test_an_answer_that_still_waits_to_be_sent_is_dropped_when_a_person_takes_over(town: Town) -> None:
+    chat, whatsapp = town.someone("whatsapp"), town.world.people["whatsapp"]
+    with town.world.changed:
+        whatsapp.plan("400", body={"error": {"message": "(#131056) pair rate limit hit", "code": 131056}})
+    town.bot.say("whatsapp", chat, f"Slowly, {chat}")
+    town.bot.until(lambda: town.sent(chat) and town.sent(chat)[0][2] == "131056")
+    town.post(whatsapp.human(chat, "I am here."))
+    town.bot.settled()
+    assert town.texts("whatsapp", chat) == [] and town.outcomes(chat) == ["paused"]
 
 
 @pytest.mark.parametrize("marked", [True, False])

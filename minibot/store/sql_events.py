@@ -96,8 +96,14 @@ def _wake(db: Database, conversation: int, now: int) -> int:
 
 
 def _pause(db: Database, conversation: int, until: int) -> int:
-    """Its worker must hear of it: an answer that is being made talks over nobody."""
+    """Its worker must hear of it: no answer that is being made or waits to be sent talks over a person."""
     db.run("UPDATE conversation SET paused_until = ? WHERE id = ?", until, conversation)
+    if until:
+        unsent = (f"FROM part WHERE conversation = ? AND {LIVE} AND state = 'pending' AND unsure = 0 AND turn IN "
+                  "(SELECT id FROM turn WHERE turn.conversation = part.conversation AND kind = 'answer')")
+        db.run(f"UPDATE inbound SET outcome = 'paused' WHERE turn IN (SELECT turn {unsent} AND place = 0)",
+               conversation)
+        db.run(f"UPDATE part SET state = 'expired', error = 'paused' WHERE id IN (SELECT id {unsent})", conversation)
     db.known.clear()
     return conversation
 

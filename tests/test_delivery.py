@@ -1,4 +1,4 @@
-"""Every error of a platform leads to its action: real calls, real refusals, and what becomes of the part.
+"""What becomes of a part on its way out: every error of a platform leads to its action, by real calls and refusals.
 
 Which remedy an error names stands in the tables of `test_telegram.py` and `test_meta.py`; here each row goes through
 `deliver`, and what follows is held against the remedy. Where MINIBOT_SHARED names the folder of platform facts, its
@@ -13,6 +13,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from minibot.desk.simulator import Answered
 from minibot.errors import Remedy
 from minibot.flow import wording
 from minibot.flow.breaker import Breaker
-from minibot.flow.delivery import deliver
+from minibot.flow.delivery import deliver, start_typing
 from minibot.flow.guard import Purse
 from minibot.flow.kit import Kit
 from minibot.model import PLATFORMS, Secret
@@ -55,17 +56,26 @@ class Post:
 
     def send(self, platform: str, answered: Answered, **more: Any) -> tuple[Fate, Breaker]:
         """What becomes of a part that is answered so; `more` are fields of the part."""
-        breakers = {name: Breaker() for name in (*PLATFORMS, "model")}
-        channels = {name: make(self.settings) for name, make in CHANNELS.items()}
-        kit = Kit(self.settings, cast(Any, None), channels, self.caller, cast(Any, None), lambda: self.now, lambda: 0.5,
-                  Purse(self.settings), breakers, Counter())
-        chat = str(4_915_000_000_000 + next(_chats))
-        people = self.world.people[platform]
-        people.chats[chat] = {"id": int(chat), "type": "private"} if platform == "telegram" else self.world.now()
-        people.refusing[chat] = answered
+        chat, kit = self.someone(platform), self.kit()
+        self.world.people[platform].refusing[chat] = answered
         part = Part(1, TEXT, tries=1, expires_at=self.now + 60_000, **more)
-        conversation = Conversation(1, platform, "account", chat)
-        return asyncio.run(deliver(kit, conversation, part)), breakers[platform]
+        fate = asyncio.run(deliver(kit, Conversation(1, platform, "account", chat), part))
+        return fate, kit.breakers[platform]
+
+    def someone(self, platform: str) -> str:
+        """A chat that nobody else has."""
+        chat = str(4_915_000_000_000 + next(_chats))
+        private = {"id": int(chat), "type": "private"}
+        self.world.people[platform].chats[chat] = private if platform == "telegram" else self.world.now()
+        return chat
+
+    def kit(self, **changes: Any) -> Kit:
+        """What delivery needs of a running bot; `changes` are fields of every channel."""
+        channels = {name: replace(make(self.settings), **changes) for name, make in CHANNELS.items()}
+        breakers = {name: Breaker() for name in (*PLATFORMS, "model")}
+        nothing = cast(Any, None)  # no store and no model: delivery asks neither
+        return Kit(self.settings, nothing, channels, self.caller, nothing, lambda: self.now, lambda: 0.5,
+                   Purse(self.settings), breakers, Counter())
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +191,25 @@ def test_a_wait_that_was_asked_for_is_kept_to_the_letter(post: Post, platform: s
     hour = {"retry-after": "Sun, 22 Nov 2099 10:00:20 GMT"}  # a date counts from the reply's own Date
     fate, _ = post.send(platform, Answered(429, hour, b"{}"))
     assert 3_600_000 <= fate.due_at - post.now <= 3_960_001
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_typing_is_repeated_until_the_work_is_done_and_ends_at_the_first_refusal(post: Post, platform: str) -> None:
+    people = post.world.people[platform]
+
+    async def work(kit: Kit, chat: str, until: Callable[[], bool]) -> None:
+        post.world.graph.account.senders["wamid.1"] = chat
+        stop = start_typing(kit, Conversation(1, platform, "account", chat), "wamid.1")
+        while not until():
+            await asyncio.sleep(0.01)
+        stop()
+
+    chat, kit = post.someone(platform), post.kit(typing_every=0.01)
+    asyncio.run(work(kit, chat, lambda: [shown.kind for shown in people.shown[chat]].count("typing") > 3))
+    people.plan("403", name="action", times=2)
+    asyncio.run(work(kit, post.someone(platform), lambda: len(people.planned) == 1))
+    assert len(people.planned) == 1
+    people.planned.clear()
 
 
 # The whole program, where the action goes beyond one part.

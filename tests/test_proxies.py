@@ -19,11 +19,12 @@ import pytest
 from minibot.desk.simulator import Webhook
 from tests.botprocess import ROOT, BotProcess
 from tests.conftest import CHATS
-from tests.fakes import SECRETS
+from tests.fakes import SECRETS, FakeWorld
 from tests.gate import certificate
 from tests.platforms import forged
 
 Start = Callable[..., BotProcess]
+Proxy = tuple[BotProcess, int, Path]
 NAME = "bot.example.org"
 
 
@@ -115,12 +116,13 @@ def caddy(folder: Path, port: int, bot_port: int, cert: Path, key: Path) -> list
     return [tool("caddy"), "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
 
 
-@pytest.fixture(params=[nginx, caddy], ids=["nginx", "caddy"])
-def proxy(request: pytest.FixtureRequest, start_bot: Start, tmp_path: Path) -> Iterator[tuple[BotProcess, int, Path]]:
-    """A bot behind the proxy: (bot, the proxy's port, its certificate)."""
-    (folder := tmp_path / "proxy").mkdir()
+@pytest.fixture(scope="module", params=[nginx, caddy], ids=["nginx", "caddy"])
+def proxy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """A bot behind the proxy, for all tests: (bot, the proxy's port, its certificate)."""
+    (folder := tmp_path_factory.mktemp("bot") / "proxy").mkdir()
     cert, key = certificate(folder, NAME)
-    bot = start_bot(TRUSTED_PROXY="127.0.0.1", LOG_LEVEL="debug")
+    world = FakeWorld()
+    bot = BotProcess(world, folder.parent, TRUSTED_PROXY="127.0.0.1", LOG_LEVEL="debug")
     port = free_port()
     command = request.param(folder, port, bot.port, cert, key)
     environ = {"PATH": os.environ["PATH"], **dict.fromkeys(("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"), str(folder))}
@@ -133,6 +135,8 @@ def proxy(request: pytest.FixtureRequest, start_bot: Start, tmp_path: Path) -> I
     finally:
         process.terminate()
         process.wait(10)
+        bot.close()
+        world.close()
 
 
 def reachable(port: int, cert: Path) -> bool:
@@ -140,9 +144,6 @@ def reachable(port: int, cert: Path) -> bool:
         return Visitor(port, cert).ask("GET", "/healthz")[0] == 200
     except OSError:
         return False
-
-
-Proxy = tuple[BotProcess, int, Path]
 
 
 def test_every_platform_is_answered_through_the_proxy(proxy: Proxy) -> None:
@@ -171,21 +172,21 @@ def test_the_handshake_and_unknown_paths_pass_unchanged(proxy: Proxy) -> None:
 def test_metas_largest_delivery_passes(proxy: Proxy) -> None:
     bot, port, cert = proxy
     people = bot.world.people["whatsapp"]
-    webhook = people.text("4915112345678", "the last one")
+    webhook = people.text("4915112345679", "the last one")
     whole = json.loads(webhook.body)
     whole["padding"] = "x" * 3_000_000
     assert Visitor(port, cert).deliver(people.sign(whole)) == 200
-    assert bot.replies("whatsapp", "4915112345678")[0].endswith("the last one")
+    assert bot.replies("whatsapp", "4915112345679")[0].endswith("the last one")
 
 
 def test_a_chunked_body_passes(proxy: Proxy) -> None:
     bot, port, cert = proxy
-    webhook = bot.world.people["messenger"].text("1254459154682919", "in pieces")
+    webhook = bot.world.people["messenger"].text("1254459154682920", "in pieces")
     visitor = Visitor(port, cert)
     pieces = (webhook.body[at:at + 50] for at in range(0, len(webhook.body), 50))
     visitor.request("POST", webhook.path, pieces, webhook.headers, encode_chunked=True)
     assert visitor.getresponse().status == 200
-    assert bot.replies("messenger", "1254459154682919")[0].endswith("in pieces")
+    assert bot.replies("messenger", "1254459154682920")[0].endswith("in pieces")
 
 
 def test_the_log_shows_who_called_and_not_the_proxy(proxy: Proxy) -> None:
@@ -196,17 +197,17 @@ def test_the_log_shows_who_called_and_not_the_proxy(proxy: Proxy) -> None:
     assert "198.51.100.7 GET" not in bot.log  # what a stranger writes there himself is not believed
 
 
-def test_while_minibot_is_away_the_platform_is_told_to_repeat(proxy: Proxy, tmp_path: Path) -> None:
+def test_while_minibot_is_away_the_platform_is_told_to_repeat(proxy: Proxy) -> None:
     bot, port, cert = proxy
-    webhook = bot.world.people["telegram"].text("4815162342", "are you there?")
+    webhook = bot.world.people["telegram"].text("4815162343", "are you there?")
     bot.kill()
     assert Visitor(port, cert).deliver(webhook) in (502, 503)
-    if (tmp_path / "proxy" / "Caddyfile").exists():  # nginx has the whole request in its error log, and no filter
+    if (bot.folder / "proxy" / "Caddyfile").exists():  # nginx has the whole request in its error log, and no filter
         query = f"hub.mode=subscribe&hub.challenge=1&hub.verify_token={SECRETS['VERIFY_TOKEN']}"
         assert Visitor(port, cert).ask("GET", f"/whatsapp/webhook?{query}")[0] in (502, 503)
     bot.start()
     bot.until(lambda: Visitor(port, cert).deliver(webhook) == 200, 20, "the proxy finds it again")
-    assert bot.replies("telegram", "4815162342")[0].endswith("are you there?")
+    assert bot.replies("telegram", "4815162343")[0].endswith("are you there?")
 
 
 # --- TLS by minibot itself -----------------------------------------------------------------------------------

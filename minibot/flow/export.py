@@ -71,8 +71,7 @@ class Exporter:
     def __init__(self, kit: Kit) -> None:
         self._kit, self._mask, self._seldom = kit, mask(kit.settings), Seldom()
         self.destinations = [destination(name, kit.settings) for name in kit.settings.destinations]
-        self._tasks: list[asyncio.Task[None]] = []
-        self._stopping = asyncio.Event()
+        self._tasks, self._stopping = list[asyncio.Task[None]](), asyncio.Event()
 
     def start(self) -> None:
         """Begin; without destinations nothing runs."""
@@ -86,13 +85,12 @@ class Exporter:
 
     async def _serve(self, to: Destination) -> None:
         while not self._stopping.is_set():
+            wait = LOOK_EVERY
             try:
                 wait = await self.round(to)
             except StoreDown as fault:
-                wait = LOOK_EVERY
                 self._seldom.warning(log, "store", f"the store is out of reach, exports wait: {fault}")
             except Exception:  # a fault of ours in one exchange must not end all: it comes again after its lease
-                wait = LOOK_EVERY
                 log.exception("%s: a fault in minibot itself", to.name)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), wait)
@@ -121,7 +119,6 @@ class Exporter:
         self._kit.counts[to.name, "sent"] += 1
         await self._kit.store.exported(export.id)
         if outage:
-            log.info("%s: it takes exchanges again", to.name)
             await self._kit.store.export_at_once(to.name)
 
     async def _post(self, to: Destination, export: Export) -> None:
@@ -169,9 +166,9 @@ def echo(url: str, reply: Reply) -> str:
 def judge(reply: Reply, confirmed: bool) -> None:
     """Return if it was taken: 2xx, and if `confirmed` with {"ok": true}; else raise SendFailed, RETRY or REFUSED."""
     status = reply.status
-    if 200 <= status < 300 and not (confirmed and not _ok(reply.body)):
-        return
     refused = 400 <= status < 500 and status not in (408, 425, 429)
+    if 200 <= status < 300 and (_ok(reply.body) or not confirmed):
+        return
     raise SendFailed(Remedy.REFUSED if refused else Remedy.RETRY, str(status), retry_after=retry_after(reply.fields),
                      help=HELP.get("302" if 300 <= status < 400 else "200" if status < 300 else str(status), ""))
 

@@ -456,6 +456,17 @@ def test_a_request_in_hand_is_not_closed_for_a_newcomer(open_door: OpenADoor) ->
     assert busy.read().body == b"kept"
 
 
+def test_where_all_are_owed_an_answer_all_get_it(open_door: OpenADoor) -> None:
+    door = open_door(replace(PATIENT, connections=32))
+    busy: list[Client] = []
+    for _ in range(40):
+        busy.append(door.send(post(b"", path=b"/later")))
+        wait_for(lambda: len(door.promised) == len(busy))
+    for number in range(40):
+        door.keep(number, Response(200))
+    assert {client.read().status for client in busy} == {200}
+
+
 def test_bodies_in_sum_stay_within_their_limit(open_door: OpenADoor) -> None:
     door = open_door(replace(PATIENT, bodies=2_000_000))
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"

@@ -17,7 +17,7 @@ from minibot.errors import Refused
 from minibot.model import Request, Response
 from minibot.web.routes import Routes
 from minibot.web.limits import Limits
-from minibot.web.wire import Parser, render
+from minibot.web.wire import Heads, Parser, render
 
 END = b"\r\n\r\n"
 Case = tuple[bytes, object]
@@ -336,7 +336,7 @@ def test_an_unfinished_request_is_never_handed_on(octets: bytes) -> None:
 
 def test_trailers_in_pieces_do_not_hide_the_head_behind_them() -> None:
     long_trailers = chunked(b"0\r\n" + b"X: y\r\n" * 50)
-    assert len(outcome(iter((long_trailers, b"\r\n", b"GET / HTTP/1.0\r\n\r\n")))) == 2
+    assert None not in outcome(iter((long_trailers, b"\r\n", b"GET / HTTP/1.0\r\n\r\n")))
 
 
 def test_every_cut_of_a_good_stream_gives_the_same_requests() -> None:
@@ -434,6 +434,30 @@ def test_after_a_refusal_only_a_certain_end_lets_the_connection_live(octets: byt
     with pytest.raises(Refused):
         parser.next()
     assert parser.persist is persist
+
+
+def test_a_head_understood_before_means_the_same_again_and_is_screened_again() -> None:
+    heads: Heads = {}
+    for octets, _ in (*BODIES.values(), *TARGETS.values()):
+        first, again = Parser(Limits(), any_path, heads), Parser(Limits(), any_path, heads)
+        first.feed(octets)
+        again.feed(octets)
+        assert first.next() == again.next() and first.persist is again.persist
+    closed = Parser(Limits(), TABLE.find, heads)
+    closed.feed(b"DELETE /read HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
+    for _ in range(2):
+        with pytest.raises(Refused) as refused:
+            closed.next()
+        assert refused.value.status == 405
+
+
+def test_of_heads_only_a_few_short_ones_are_remembered() -> None:
+    heads: Heads = {}
+    parser = Parser(Limits(), any_path, heads)
+    for number in range(1000):
+        parser.feed(get(b"/%d" % number) + get(b"/" + b"a" * 2000))
+        assert parser.next() and parser.next()
+    assert 0 < len(heads) <= 256 and max(map(len, heads)) <= 1024
 
 
 def test_what_is_held_is_what_was_fed_and_not_yet_understood() -> None:

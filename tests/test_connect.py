@@ -304,7 +304,7 @@ def test_a_telegram_that_cannot_be_reached_is_one_line(api: Fake, capsys: pytest
 def test_without_a_token_or_with_polling_nothing_is_registered_and_nothing_dropped(
         api: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(settings(api, TELEGRAM_BOT_TOKEN=""), PUBLIC) == 1
-    assert "@BotFather" in capsys.readouterr().err and api.asked == []
+    assert "missing in .env: TELEGRAM_BOT_TOKEN" in capsys.readouterr().err and api.asked == []
     api.answers["deleteWebhook"] = 200, {"ok": True, "result": True, "description": "Webhook was deleted"}
     assert run(settings(api, TELEGRAM_POLLING="1"), "", (closed_port(),)) == 0
     assert "TELEGRAM_POLLING" in capsys.readouterr().out

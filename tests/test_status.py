@@ -63,7 +63,7 @@ def test_without_a_database_one_line_says_so(start_bot: Start, tmp_path: Path) -
     bot = start_bot(start=False)
     ran = subprocess.run([sys.executable, str(ROOT / "run.py"), "status"], capture_output=True, text=True,
                          cwd=bot.folder, env={**bot.settings, "PATH": os.environ["PATH"]})
-    assert ran.returncode == 78 and ran.stderr.count("\n") == 1 and "minibot.db" in ran.stderr
+    assert ran.returncode == 1 and ran.stderr.count("\n") == 1 and "minibot.db is not there (yet)" in ran.stderr
 
 
 @pytest.mark.parametrize("cumulative, bars", [

@@ -63,6 +63,8 @@ async def connect(settings: Settings, caller: Caller, names: list[str], url: str
     public, left = await tunnel.address(settings, caller, settings.port, url, agents), 0
     for name in names or settings.platforms or ("telegram",):
         try:
+            if name not in settings.platforms:
+                raise Stopped(f"missing in .env: {', '.join(settings.missing(name))}; README.md says where to get it")
             if not public.url and not (name == "telegram" and settings.telegram_polling):
                 raise Stopped(public.problem)
             hook = f"{public.url}/{name}/webhook"
@@ -79,8 +81,6 @@ async def connect(settings: Settings, caller: Caller, names: list[str], url: str
 async def connect_telegram(settings: Settings, caller: Caller, address: str, clock: Callable[[], float]
                            ) -> tuple[list[str], int]:
     """Register `address`, then look until what waits has arrived. -> (lines, exit code). Raises Stopped."""
-    if not settings.telegram_bot_token:
-        raise Stopped("TELEGRAM_BOT_TOKEN: not set; get one from @BotFather and put it into .env")
     if settings.telegram_polling:
         await _ask(caller, telegram.request(settings, "deleteWebhook", drop_pending_updates=False))
         return ["telegram: TELEGRAM_POLLING=1, so no webhook is registered any more; nothing that waits is dropped"], 0

@@ -13,7 +13,7 @@ import json
 import re
 from typing import NamedTuple
 
-from minibot.channels.meta import block
+from minibot.channels.fields import block
 from minibot.config import Settings
 from minibot.errors import NoAnswer
 from minibot.model import PLATFORMS, Call

@@ -133,6 +133,8 @@ def copy(connection: sqlite3.Connection, path: str, between: Callable[[], None])
 
 def open_reader(path: str) -> sqlite3.Connection:
     """A connection that only reads, beside a running server or without one. Raises StoreDown or StoreDamaged."""
+    if not os.path.exists(path):
+        raise StoreDown(f"{path} is not there (yet): python run.py makes it; or is DATABASE_URL another folder's?")
     try:
         connection = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", BUSY, uri=True, isolation_level=None)
         connection.execute("SELECT v FROM meta").fetchall()

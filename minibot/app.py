@@ -1,8 +1,8 @@
 """The composition root: the only file where the objects meet, and where clock and chance come from.
 
-Not here: any decision about a message. The law: listen first, then do what takes long (the model's package,
-the public address, our name on Telegram); stop in the order that loses nothing: no new connections, no new
-claims, what is in hand is finished, then the store closes.
+Not here: any decision about a message. The law: listen first, then do what takes long (the model's package, the
+public address, our name); stop in the order that loses nothing: no new connections, no new claims, what is in
+hand is finished, then the store closes.
 
 Next: `web/server.py` for the door, or `flow/intake.py` for the message's way.
 """
@@ -27,7 +27,7 @@ from minibot.ai import OpenAiModel
 from minibot.channels import instagram, messenger, telegram, whatsapp
 from minibot.channels.contract import Channel
 from minibot.config import Settings
-from minibot.desk import metrics, startup, tunnel
+from minibot.desk import control, metrics, startup, tunnel
 from minibot.dotenv import wants_colour
 from minibot.errors import MinibotError, SettingsFault, StoreDown
 from minibot.flow.breaker import Breaker
@@ -62,7 +62,8 @@ def serve(settings: Settings, point: Callable[[str], None], rehearse: Callable[[
         print("DATABASE_URL: PostgreSQL is not supported yet; use sqlite:///minibot.db", file=sys.stderr)
         return 2
     secure = tls(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
-    return asyncio.run(App(settings, point, rehearse).run(secure))
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:  # on Windows not the usual one
+        return runner.run(App(settings, point, rehearse).run(secure))
 
 
 def now() -> int:
@@ -101,6 +102,7 @@ class App:
             return 1
         print(startup.listening(self.settings, self.port), flush=True)
         self._catch_signals()
+        self.close_control = await control.listen(self.settings, self.store)
         dispatching = asyncio.create_task(self.dispatcher.run())
         self.exporter.start()
         for chore in (self._announce(), self._warm(), self._maintain(), self._introduce()):
@@ -117,6 +119,7 @@ class App:
     async def _shut_down(self, dispatching: asyncio.Task[None]) -> None:
         await asyncio.gather(self.server.stop(DRAIN - 1), self.dispatcher.stop(), self.exporter.stop())
         await dispatching
+        self.close_control()
         for task in self._background:
             task.cancel()
         await self.model.close()
@@ -139,8 +142,6 @@ class App:
             log.info("SIGHUP: the certificate was read again")
         except SettingsFault as fault:
             log.error("SIGHUP: the certificate stays as it was: %s", fault)
-
-    # --- what is served --------------------------------------------------------------------------------------
 
     def _routes(self) -> Routes:
         table: dict[tuple[str, str], Endpoint] = {("GET", "/healthz"): self._looking(self._health)}
@@ -176,8 +177,6 @@ class App:
     def _health(self, health: Health) -> Response:
         return _json(200, {"status": "ok", "pending": health.pending, "oldest_pending_seconds": health.oldest,
                            "dead": health.dead, "id": self._id})
-
-    # --- chores beside the work ------------------------------------------------------------------------------
 
     def _spawn(self, chore: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(chore)

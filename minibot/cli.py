@@ -26,7 +26,10 @@ NO_OPENAI = "the openai package is missing: python3 -m venv .venv && .venv/bin/p
 
 
 class Command(NamedTuple):
-    """`module.main(arguments, settings)` does the work; the module is imported only when it is asked for."""
+    """`main(arguments, settings)` of the module does the work, or the function named behind a colon.
+
+    The module is imported only when it is asked for.
+    """
 
     module: str
     usage: str
@@ -42,6 +45,11 @@ COMMANDS = {
     "status": Command("minibot.desk.status", "status", "the running bot on one screen"),
     "export": Command("minibot.desk.export", "export [--since DATE] [--platform P] [--json FILE | --csv FILE]",
                       "write the conversations out, as JSON or for a spreadsheet"),
+    "why": Command("minibot.desk.ledger:why", "why ID", "what became of a message, a chat or a reply, hop by hop"),
+    "dead": Command("minibot.desk.ledger:dead", "dead", "what was given up on"),
+    "retry": Command("minibot.desk.ledger:retry", "retry ID ... | --all [--force]", "try that again"),
+    "forget": Command("minibot.desk.ledger:forget", "forget CHAT", "erase what is stored about a person"),
+    "backup": Command("minibot.desk.ledger:backup", "backup FILE", "a checked copy of the database"),
     "audit": Command("minibot.desk.audit", "audit", "paths, hosts, secrets, personal data, threads, lines per file"),
     "unit": Command("minibot.desk.unit", "unit", "a systemd unit for this folder and user"),
 }
@@ -59,7 +67,8 @@ def main(arguments: list[str]) -> int:
     try:
         if not name:
             return _serve()
-        run: Callable[[list[str], Callable[[], Settings]], int] = import_module(COMMANDS[name].module).main
+        module, _, function = COMMANDS[name].module.partition(":")
+        run: Callable[[list[str], Callable[[], Settings]], int] = getattr(import_module(module), function or "main")
         return run(arguments[1:], settings)
     except SettingsFault as fault:
         print("\n".join(fault.faults), file=sys.stderr)

@@ -166,7 +166,8 @@ def test_a_follow_up_joins_the_answer_being_made(shared: BotProcess, platform: s
     assert len(shared.world.people[platform].texts(chat)) == 1, answer
     last = [text_of(message) for message in shared.world.model.prompts[-1] if message["role"] == "user"]
     assert "Do you have" in "\n".join(last) and "red shoes?" in "\n".join(last)
-    assert [row[0] for row in shared.rows("SELECT outcome FROM inbound WHERE chat = ? ORDER BY id", chat)] == ["merged", "replied"]
+    outcomes = shared.rows("SELECT outcome FROM inbound WHERE chat = ? ORDER BY id", chat)
+    assert outcomes == [("merged",), ("replied",)]
 
 
 def test_one_conversation_is_answered_in_order_while_others_go_on(shared: BotProcess) -> None:

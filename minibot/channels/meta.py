@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from minibot.channels.contract import command_of
-from minibot.channels.fields import Item as Item, block as block, blocks as blocks, ident as ident, read_json
+from minibot.channels.fields import Item, block, read_json
 from minibot.config import Settings
 from minibot.errors import Refused, Remedy, SendFailed, Unreadable, retry_after
 from minibot.model import Call, Event, Ignored, Inbound, Media, Odd, Reply, Request, Response, Secret

@@ -13,7 +13,7 @@ import time
 from email.utils import parsedate_to_datetime
 
 from minibot.channels import telegram as bot_api
-from minibot.channels.meta import Item, block
+from minibot.channels.fields import Item, block
 from minibot.config import KEYS
 from minibot.desk.check_here import Case, Say
 from minibot.desk.connect import PATH, advice

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from minibot.channels import meta
-from minibot.channels.meta import Item, block, blocks, ident
+from minibot.channels.fields import Item, block, blocks, ident
 from minibot.config import KEYS, Settings
 from minibot.model import Secret
 from minibot.text import safe_line

@@ -70,5 +70,14 @@ class Store(Protocol):
     async def maintain(self, now: int) -> None:
         """Retention, old dedup keys, checkpoint, clock jumps: small steps, called about once a minute."""
 
+    async def retry(self, ids: Sequence[int], force: bool, now: int) -> int:
+        """Re-drive these parts, messages and exports that were given up on (none named: all); how many."""
+
+    async def forget(self, chat: str) -> int:
+        """Erase every conversation that `chat` names; how many."""
+
+    async def backup(self, path: str) -> None:
+        """An online copy at `path`, checked."""
+
     async def close(self, now: int) -> None:
         """Release this process's leases, checkpoint, close."""

@@ -71,7 +71,7 @@ SLOW = ("openai", "urllib.request", "ssl", "http.client", "xml", "email", "concu
 FORBIDDEN_NAMES = re.compile(r"(Manager|Handler|Helper|Utils?|Base|Data|Info)(?![a-z])|^process$|^do$")
 PLANNED = {"postgres.py"}  # pointed at already; leave this list when they come
 FILE_LINES, FUNCTION_LINES = 250, 40
-BUDGETS = {"minibot without desk": (5000, 3000), "desk": (2600, 1700)}  # physical lines, code lines
+BUDGETS = {"minibot without desk": (7600, 5200), "desk": (3150, 2200)}  # physical lines, code lines
 
 
 def name_of(path: Path) -> str:

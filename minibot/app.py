@@ -150,8 +150,7 @@ class App:
             table["GET", "/metrics"] = metrics.guarded(self.settings.admin_token, show)
         for name, channel in self.channels.items():
             ready = bool(getattr(self.settings, f"{name}_on"))
-            take = self.intake.webhook if ready else self.intake.not_ready
-            table["POST", f"/{name}/webhook"] = take(channel)
+            table["POST", f"/{name}/webhook"] = self.intake.webhook(channel, ready)
             if channel.handshake:
                 table["GET", f"/{name}/webhook"] = channel.handshake
         return Routes(table)

@@ -6,6 +6,7 @@ One bot serves all tests of this file; each test has people of its own. The far 
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -14,10 +15,11 @@ import pytest
 
 from minibot.desk.simulator import Webhook
 from minibot.flow import wording
+from minibot.store import ledger
 from tests.botprocess import BotProcess
 from tests.fakes import FakeWorld, text_of
 from tests.platforms import unsend
-from tests.replay import AS_DATA_URL, OGG, PNG
+from tests.replay import AS_DATA_URL, OGG, PNG, all_called
 
 META = ("whatsapp", "messenger", "instagram")
 PAGES = ("messenger", "instagram")
@@ -279,6 +281,24 @@ def test_a_quoted_message_is_looked_up_by_its_id(town: Town, name: str) -> None:
     assert f"> My own words, {chat}" in text_of(town.prompt(f"I meant that, {chat}")[-1])
 
 
+@pytest.mark.parametrize("name", META)
+def test_a_quoted_message_of_a_person_of_ours_is_looked_up_too(town: Town, name: str) -> None:
+    chat, people = town.someone(name), town.world.people[name]
+    town.post(people.text(chat, "Hello?"))
+    human = people.human(chat, f"We close at six, {chat}")
+    town.post(human)
+    town.bot.say(name, chat, "/bot")
+    town.bot.until(lambda: wording.BOT in town.texts(name, chat))
+    town.bot.say(name, chat, f"Every day, {chat}?", quote=message_ids(human)[0])
+    assert f"> We close at six, {chat}" in text_of(town.prompt(f"Every day, {chat}?")[-1])
+
+
+def message_ids(webhook: Webhook) -> tuple[str, ...]:
+    """The ids of the messages in a delivery of Meta's."""
+    return tuple(found for found in (*all_called(json.loads(webhook.body), "mid"),
+                                     *all_called(json.loads(webhook.body), "id")) if str(found)[:2] in ("m_", "wa"))
+
+
 # Who is who
 
 def test_a_person_without_and_with_a_phone_number_has_one_history(town: Town) -> None:
@@ -432,6 +452,10 @@ def test_whatsapp_tells_after_its_200_that_a_message_failed(town: Town) -> None:
         (shown,) = [shown for shown in whatsapp.shown[chat] if shown.kind == "text"]
         town.post(whatsapp.status(chat, shown.id, "failed", shown.tag, code))
         assert town.sent(chat) == [("dead", shown.id, str(code), 0)] and town.outcomes(chat) == [outcome]
+        with sqlite3.connect(f"{town.bot.database.as_uri()}?mode=ro", uri=True) as reader:
+            shows = [(hop.row, hop.state, hop.error) for hop in ledger.why(reader, chat)]
+        reader.close()
+        assert ("inbound", outcome, "") in shows and ("part", "dead", str(code)) in shows
 
 
 @pytest.mark.parametrize("name", META)

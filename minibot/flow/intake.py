@@ -55,8 +55,8 @@ class Intake:
         self._seldom = Seldom()
         self.me: dict[str, Me] = {}  # who we are, once known; Telegram's username decides what is addressed to us
 
-    def webhook(self, channel: Channel) -> Callable[[Request], Answer]:
-        """The POST handler of one channel."""
+    def webhook(self, channel: Channel, ready: bool) -> Callable[[Request], Answer]:
+        """The POST handler of one channel; without credentials it cannot answer, so it does not acknowledge either."""
         verify, name = channel.verify, channel.name
 
         def take(request: Request) -> Answer:
@@ -64,21 +64,11 @@ class Intake:
                 verify(request)
             except Refused as refusal:
                 return self._refuse(name, refusal)
+            if not ready:
+                return self._unavailable(StoreDown(f"{name} has no access token in .env"))
             return self.take(channel, request.body)
 
         return take
-
-    def not_ready(self, channel: Channel) -> Callable[[Request], Answer]:
-        """The POST handler of a channel without credentials: what it cannot answer it does not acknowledge."""
-
-        def wait(request: Request) -> Answer:
-            try:
-                channel.verify(request)
-            except Refused as refusal:
-                return self._refuse(channel.name, refusal)
-            return self._unavailable(StoreDown(f"{channel.name} has no access token in .env"))
-
-        return wait
 
     def take(self, channel: Channel, body: bytes) -> Answer:
         """Store one authentic body's events; polling uses it as well as the webhooks."""

@@ -83,8 +83,9 @@ def _quoting(db: Database, held: Conversation, inbound: Inbound) -> Inbound:
     """With the text of the message it answers to, where only that one's id was told."""
     if not inbound.quotes or inbound.quoted:
         return inbound
-    row = db.one("SELECT text FROM part WHERE message_id = ? AND message_id <> '' AND conversation = ?",
-                 inbound.quotes, held.id) or db.one(
-        "SELECT i.text FROM history h JOIN inbound i ON i.id = h.id WHERE h.conversation = ? AND i.message_id = ? "
-        "ORDER BY h.id DESC LIMIT 1", held.id, inbound.quotes)
+    here = held.id, inbound.quotes
+    row = db.one("SELECT text FROM part WHERE conversation = ? AND message_id = ? AND message_id <> ''", *here)
+    row = row or db.one("SELECT i.text FROM history h JOIN inbound i ON i.id = h.id WHERE h.conversation = ? AND "
+                        "i.message_id = ? ORDER BY h.id DESC LIMIT 1", *here)
+    row = row or db.one("SELECT text FROM turn WHERE conversation = ? AND message_id = ?", *here)  # a person of ours
     return inbound._replace(quoted=row[0]) if row else inbound

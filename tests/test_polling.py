@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from minibot.channels.contract import Channel
+from minibot.channels.telegram import channel
+from minibot.config import load
+from minibot.flow.polling import poll
+from minibot.model import Response
+from minibot.web.calls import Caller
 from tests.botprocess import BotProcess
+from tests.fakes import FakeWorld
 
 Start = Callable[..., BotProcess]
 CHAT = "4815162342"
@@ -110,3 +120,53 @@ def test_the_menu_is_set_at_the_start(bot: BotProcess) -> None:
     bot.until(lambda: bot.world.telegram.commands, what="setMyCommands")
     assert {"start", "help", "reset", "privacy", "forget", "human", "bot"} <= {
         each["command"] for each in bot.world.telegram.commands}
+
+
+# --- the loop by itself --------------------------------------------------------------------------------------
+
+
+async def polled(world: FakeWorld, take: Callable[[Channel, bytes], Response], until: Callable[[], bool],
+                 timeout: float = 60.0) -> None:
+    """Run the loop against `world` until something holds."""
+    settings = load(world.settings(TELEGRAM_POLLING="1"))[0]
+    made, caller = channel(settings), Caller(clock=time.monotonic)
+    assert made.fetch
+    patient = replace(made, fetch=lambda offset: replace(made.fetch(offset), timeout=timeout))  # type: ignore[misc]
+    loop = asyncio.ensure_future(poll(patient, caller, take))
+    try:
+        await asyncio.wait_for(asyncio.to_thread(world.wait, until, 15), 20)
+    finally:
+        loop.cancel()
+        caller.close()
+    assert until()
+
+
+def offsets(world: FakeWorld) -> list[int]:
+    return [seen.json()["offset"] for seen in world.calls("telegram", "/getUpdates")]
+
+
+def test_what_the_store_does_not_take_is_fetched_again(world: FakeWorld) -> None:
+    for text in ("one", "two", "three"):
+        world.telegram.text(CHAT, text)
+    numbers, taken = [update["update_id"] for update in world.telegram.pending], list[int]()
+
+    def take(channel: Channel, body: bytes) -> Response:
+        taken.append(json.loads(body)["update_id"])
+        return Response(503 if taken.count(numbers[1]) == 1 and taken[-1] == numbers[1] else 200)
+
+    asyncio.run(polled(world, take, lambda: numbers[-1] + 1 in offsets(world)))
+    assert offsets(world)[:3] == [0, numbers[0] + 1, numbers[2] + 1]
+    assert taken == [*numbers, *numbers[1:]]
+
+
+def test_a_poll_that_stalls_is_noticed_and_asked_again(world: FakeWorld, caplog: pytest.LogCaptureFixture) -> None:
+    world.telegram.plan("hang", name="getUpdates")
+    world.telegram.text(CHAT, "hello")
+    taken: list[bytes] = []
+
+    def take(channel: Channel, body: bytes) -> Response:
+        taken.append(body)
+        return Response(200)
+
+    asyncio.run(polled(world, take, lambda: bool(taken), timeout=0.5))
+    assert "polling failed" in caplog.text and "waiting for the answer" in caplog.text

@@ -306,3 +306,20 @@ def test_a_second_start_on_the_same_database_says_who_holds_it(bot: BotProcess) 
 def test_an_unknown_command_is_told_in_one_line(tmp_path: object) -> None:
     done = run(str(tmp_path), "conect")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
+
+
+def test_a_message_that_the_process_died_on_twice_is_worked_alone_and_starves_nobody(bot: BotProcess) -> None:
+    for life in range(1, 4):
+        bot.world.model.hold()
+        if life == 1:
+            bot.say("telegram", "77", "Dangerous?")
+        bot.until(lambda: len(bot.world.calls("model")) >= life, 10, f"the model is asked in life {life}")
+        if life < 3:
+            bot.kill()
+            bot.world.model.release()
+            bot.start()
+    bot.say("telegram", "78", "And I?")
+    assert bot.get("/healthz")[0] == 200
+    bot.world.model.release()
+    assert bot.replies("telegram", "77")[0].endswith("Dangerous?")
+    assert bot.replies("telegram", "78")[0].endswith("And I?")

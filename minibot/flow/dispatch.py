@@ -76,10 +76,10 @@ class Dispatcher:
             task.cancel()
 
     async def _claim(self) -> int:
+        self._alarm.clear()
         free = LANES - len(self._tasks)
         if free <= 0 or self._alone:
             return 0
-        self._alarm.clear()
         store, now = self._kit.store, self._kit.clock()
         steps = await store.claim(self._owner, now, LEASE, free)
         if not steps and not self._tasks:
@@ -122,7 +122,9 @@ class Dispatcher:
         self._alarm.set()
 
     async def _until_due(self) -> float:
-        if self._alarm.is_set() and len(self._tasks) < LANES:
+        if self._alone or len(self._tasks) >= LANES:
+            return LONGEST_SLEEP  # whoever ends rings the alarm
+        if self._alarm.is_set():
             return 0.0
         due = await self._kit.store.next_due(self._kit.clock())
         if due is None:

@@ -11,6 +11,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -270,3 +271,19 @@ def test_a_certificate_that_cannot_be_used_ends_the_start_with_one_line(
     assert bot.wait() == 2
     assert bot.log.startswith("TLS_CERT, TLS_KEY: ") and bot.log.count("\n") == 1
     assert not bot.database.exists()
+
+
+def test_check_and_status_look_into_a_bot_with_a_certificate_of_its_own_making(
+        secure: tuple[BotProcess, Path, Path]) -> None:
+    bot, _, _ = secure
+    environ = {**bot.settings, "PATH": os.environ["PATH"], "PORT": str(bot.port), "META_APP_ID": "138483919580948",
+               "PUBLIC_URL": f"https://localhost:{bot.port}"}
+    ran = [subprocess.run([sys.executable, str(ROOT / "run.py"), *words], cwd=bot.folder, env=environ, text=True,
+                          capture_output=True) for words in (("check", "--json"), ("status",))]
+    found = {(finding["about"], finding["level"]) for finding in json.loads(ran[0].stdout)}
+    assert {("server", "ok"), ("address", "ok")} <= found and ("settings", "error") not in found
+    assert ran[1].stdout.startswith(f"minibot on port {bot.port}: 0 waiting")
+    bot.kill()
+    gone = subprocess.run([sys.executable, str(ROOT / "run.py"), "check"], cwd=bot.folder, env=environ, text=True,
+                          capture_output=True)
+    assert "does minibot run, and does PUBLIC_URL lead to it?" in gone.stdout

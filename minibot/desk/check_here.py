@@ -89,14 +89,12 @@ async def server(case: Case, say: Say) -> None:
     """The running minibot, and whether the world reaches it."""
     settings, public, health = case.settings, case.public, dict[str, Any]()
     try:
-        if settings.tls_cert:  # then only the public name fits the certificate
-            tls(settings.tls_cert, settings.tls_key)
-        else:
-            health = await ask_health(settings, case.caller)
-            say("server", (health, "ok", f"minibot runs on port {settings.port}", ""),
-                (True, "error", f"another program answers on port {settings.port}", "stop it, or set PORT in .env"))
-    except NoAnswer:
-        say("server", (True, "error", f"minibot does not run on port {settings.port}", "start it: python run.py"))
+        health = await ask_health(settings, case.caller)
+        say("server", (health, "ok", f"minibot runs on port {settings.port}", ""),
+            (True, "error", f"another program answers on port {settings.port}", "stop it, or set PORT in .env"))
+    except NoAnswer as fault:
+        say("server", (settings.tls_cert, "error", str(fault), "does minibot run, and does PUBLIC_URL lead to it?"),
+            (True, "error", f"minibot does not run on port {settings.port}", "start it: python run.py"))
     except SettingsFault as fault:
         what, _, remedy = str(fault).partition("; ")
         say("settings", (True, "error", what, remedy))
@@ -108,14 +106,19 @@ async def server(case: Case, say: Say) -> None:
         (dead, "warning", f"{dead} messages were given up on", "python run.py dead lists them with their reasons"))
     what, _, remedy = public.problem.partition("; ")
     say("address", (what and settings.platforms != ("telegram",) * settings.telegram_polling, "error", what, remedy))
-    if public.url and (health or settings.tls_cert):
+    if public.url and health:
         await _reached(case, say, health)
 
 
 async def ask_health(settings: Settings, caller: Caller) -> dict[str, Any]:
-    """What the minibot of this machine tells of itself; {} if somebody else answers. Raises NoAnswer."""
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
-    return await _health(caller, settings.public_url if settings.tls_cert else f"http://{host}:{settings.port}")
+    """What the minibot of this machine tells of itself; {} if somebody else answers. Raises NoAnswer, SettingsFault."""
+    host, scheme = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host, "http"
+    if settings.tls_cert:  # only the public name fits it, and it may be of our own making
+        tls(settings.tls_cert, settings.tls_key)
+        caller.trust(settings.tls_cert)
+        scheme = "https"
+    own = settings.public_url if settings.tls_cert else ""
+    return await _health(caller, own or f"{scheme}://{host}:{settings.port}")
 
 
 async def _health(caller: Caller, origin: str) -> dict[str, Any]:

@@ -92,6 +92,10 @@ class Caller:
         """Build what the first call over TLS needs; takes some 50 ms, so call it in a thread."""
         self._opener.context
 
+    def trust(self, certificate: str) -> None:
+        """Take this certificate (a file) for good, beside those of the authorities. Raises OSError."""
+        self._opener.context.load_verify_locations(certificate)
+
     def close(self) -> None:
         """End the threads and the idle connections; calls under way end by themselves."""
         for pool in self._pools.values():

@@ -41,6 +41,7 @@ TABLE = [
     (Remedy.STOP, "pending"), (Remedy.UNREACHABLE, "dead"), (Remedy.REFUSED, "dead"), (Remedy.WINDOW, "expired"),
     (Remedy.UNSURE, "pending"), (Remedy.DELIVERED, "sent"), (Remedy.THREADLESS, "pending"),
     (Remedy.MOVED, "pending"), (Remedy.PLAIN, "dead"), (Remedy.HALVE, "dead"),
+    (Remedy.EMPTY, "dead"),
 ]
 
 

@@ -255,7 +255,7 @@ def test_a_reader_sees_what_the_running_server_stores(tmp_path: Path) -> None:
 
 
 def test_a_reader_of_nothing_says_so(tmp_path: Path) -> None:
-    with pytest.raises(StoreDamaged, match="cannot be opened"):
+    with pytest.raises(StoreDown, match="not there"):
         sqlite_file.open_reader(str(tmp_path / "minibot.db"))
     assert list(tmp_path.iterdir()) == []
 

@@ -31,6 +31,8 @@ INHERITED = ("PATH", "SYSTEMROOT", "TEMP", "TMP", "MINIBOT_COVERAGE")  # what an
 class BotProcess:
     """One bot in a folder of its own. Settings are given by key; None leaves one out (`VERIFY_TOKEN=None`)."""
 
+    program = ROOT / "run.py"
+
     def __init__(self, world: FakeWorld, folder: Path, start: bool = True, **settings: str | None) -> None:
         self.world, self.folder, self.port = world, folder, 0
         self.database = folder / "minibot.db"
@@ -49,7 +51,7 @@ class BotProcess:
         inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}
         environ = {**inherited, **self.settings, "PORT": str(self.port), **(more or {})}
         with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, str(ROOT / "run.py")], cwd=self.folder, env=environ,
+            self.process = subprocess.Popen([sys.executable, str(self.program)], cwd=self.folder, env=environ,
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         if wait:
             self.until(lambda: LISTENING.search(self.log[begin:]) or self.exited, 20, "the bot listens")
@@ -57,7 +59,8 @@ class BotProcess:
             assert found, f"the bot ended with {self.process.poll()}:\n{self.log[begin:]}"
             self.port = int(found[1])
             self.world.bot_url = f"http://127.0.0.1:{self.port}"
-            self.until(lambda: self.get("/healthz")[0] == 200, 20, "/healthz says ok")
+            self.until(lambda: self.get("/healthz")[0] == 200 or self.exited, 20, "/healthz says ok")
+            assert not self.exited, f"the bot died at once:\n{self.log[begin:]}"
             self.until(lambda: "\n  database " in self.log[begin:], 20, "the start is told to its last line")
 
     @property

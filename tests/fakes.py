@@ -333,7 +333,10 @@ class FakeWorld:
                     while (line := stream.readline().rstrip()):
                         name, _, value = line.decode("latin-1").partition(":")
                         headers[name.lower()] = value.strip()
-                    body = stream.read(int(headers.get("content-length", 0)))
+                    length = int(headers.get("content-length", 0))
+                    body = stream.read(length)
+                    if len(body) < length:
+                        return  # the bot died while it wrote
                     if not self._answer(connection, method, target, headers, body):
                         return
         except OSError:

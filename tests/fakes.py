@@ -420,7 +420,7 @@ class FakeWorld:
                     break
         else:
             connection.sendall(head.encode() + b"\r\n" + (body[:length // 2] if trouble == "half" else body))
-        return trouble not in ("half", "drip", "lie")
+        return trouble not in ("half", "lie")
 
     def _hold(self, connection: socket.socket) -> None:
         """Say nothing until the bot gives up."""

@@ -166,13 +166,14 @@ def test_a_picture_whose_address_has_expired_is_asked_for_anew(town: Town) -> No
 
 
 def test_an_album_is_one_question(town: Town) -> None:
-    chat, people = town.someone("telegram"), town.world.telegram
+    chat, people, calls = town.someone("telegram"), town.world.telegram, len(town.world.model.prompts)
     for caption in ("", f"Which of these, {chat}?", ""):
         town.post(people.media(chat, PNG, "image/png", caption, media_group_id=f"1357{chat}"))
     assert json.dumps(town.prompt(f"Which of these, {chat}?")[-1]).count(AS_DATA_URL) == 3
     town.answer("telegram", chat, f"Which of these, {chat}?")
     assert len(town.texts("telegram", chat)) == 1
     assert town.outcomes(chat) == ["merged", "merged", "replied"]
+    assert len(town.world.model.prompts) == calls + 1, "its pictures are waited for, not asked about one by one"
 
 
 # Groups

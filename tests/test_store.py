@@ -9,7 +9,7 @@ import pytest
 
 from minibot.config import Settings
 from minibot.errors import LeaseLost
-from minibot.model import Echo, Erase, Event, Handover, Inbound, Media, Odd, Presence, Receipt, Rekey
+from minibot.model import Aside, Echo, Erase, Event, Handover, Inbound, Media, Odd, Presence, Receipt, Rekey
 from minibot.store.sqlite import SqliteStore
 from minibot.work import Accepted, Answer, Fate, Finish, Said, Step
 
@@ -663,6 +663,53 @@ def test_a_message_taken_back_leaves_the_store(store: Driven) -> None:
     store.hear("next")
     assert spoken(store.step()) == ["assistant: ok"]
     assert store.take(Inbound("telegram", "1", "anna", "message:1", text="delete me", sent_at=NOW)) == Accepted(0, 1)
+
+
+def test_the_transcript_of_a_message_taken_back_is_not_written_down(store: Driven) -> None:
+    store.hear("", message_id="m1", media=(Media("voice", "ref"),))
+    step = store.step()
+    assert store.take(Erase("telegram", "1", "anna", "m1")).due == (step.conversation.id,), "its worker hears of it"
+    store.sent(store.finish(step.conversation, Finish({step.waiting[0].id: "replied"}, ("hi",), Answer("hi"),
+                                                      {step.waiting[0].id: "a secret"}), NOW))
+    store.hear("next")
+    assert spoken(store.step()) == ["assistant: hi"]
+
+
+def test_a_picture_beside_is_kept_only_where_its_album_waits_for_an_answer(store: Driven) -> None:
+    def beside(event: str, album: str) -> Aside:
+        return Aside(Inbound("telegram", "1", "group", event, sent_at=NOW, album=album, media=(Media("image", event),)))
+    assert store.take(beside("message:a", "7")) == Accepted(0, 0)
+    store.hear("which?", "group", album="7", media=(Media("image", "first"),))
+    assert store.take(beside("message:b", "7"), beside("message:c", "8"), beside("message:d", "7")).new == 2
+    step = store.step(NOW + 2 * SECOND)
+    assert [item.inbound.media[0].ref for item in step.waiting] == ["first", "message:b", "message:d"]
+
+
+def test_an_answer_that_waits_to_be_sent_is_dropped_when_a_person_takes_over(store: Driven) -> None:
+    store.hear()
+    step = store.reply(store.step(), "one", "two")
+    store.settle(step.conversation, step.part.id, Fate("pending", error="429", due_at=NOW + MINUTE), NOW)
+    store.take(Echo("telegram", "1", "anna", "h1", text="I am here", ours=False, at=NOW))
+    assert store.work(NOW + DAY) == [] and store.health(NOW).pending == 0
+    store.hear("/bot", kind="bot")
+    step = store.step()
+    assert [item.inbound.text for item in step.waiting] == ["/bot"] and "user: hello" in spoken(step)
+
+
+def test_who_blocks_us_is_gone_from_every_topic_and_from_no_other_chat(store: Driven) -> None:
+    for chat in ("5", "5/9", "5/d9", "50", "4"):
+        store.hear(chat, chat)
+    store.take(Presence("telegram", "1", "5", True))
+    blocked = {step.conversation.chat: step.conversation.blocked for step in store.work()}
+    assert blocked == {"5": True, "5/9": True, "5/d9": True, "50": False, "4": False}
+
+
+def test_a_receipt_finds_its_message_on_its_own_platform(store: Driven) -> None:
+    store.hear()
+    store.sent(store.reply(store.step(), "hi"), message_id="the same")
+    for platform, dead in (("messenger", 0), ("telegram", 1)):
+        store.take(Receipt(platform, "1", "failed", "the same", code="551"))
+        assert store.health(NOW).dead == dead
 
 
 def test_forget_erases_everything_but_what_keeps_repeats_out(store: Driven) -> None:

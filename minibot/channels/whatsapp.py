@@ -10,6 +10,7 @@ Next: `messenger.py`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import chain
@@ -30,6 +31,7 @@ from minibot.work import Part
 NAME = "whatsapp"
 LIMIT = 4096  # of a text body; the unit is not documented, and UTF-16 units are the most there can be
 MEDIA_PATH = "https://lookaside.fbsbx.com/whatsapp_business/"  # beside Graph itself the only place for the token
+ADDRESS = re.compile(r"[0-9]{5,20}|[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}")  # what an answer can be sent to
 People = Mapping[str, Item]  # wa_id or user_id -> the contact
 
 
@@ -80,7 +82,7 @@ def _message(number: str, people: People, item: Item) -> list[Event]:
     contact = people.get(sender or user_id, {})
     sender, user_id = sender or ident(contact.get("wa_id")).lstrip("+"), user_id or ident(contact.get("user_id"))
     phone = sender if sender.isdigit() else ""  # a BSUID has been seen in the phone number's place
-    chat, mid = need(sender or user_id, "sender"), ident(item.get("id"))
+    chat, mid = need(sender or user_id, "sender", ident if kind == "revoke" else _address), ident(item.get("id"))
     if chat in meta.TEST_SENDERS:
         return [Ignored(NAME, "test")]
     context, profile = block(item.get("context")), block(contact.get("profile"))
@@ -90,6 +92,11 @@ def _message(number: str, people: People, item: Item) -> list[Event]:
         message_id=mid, sent_at=moment(item.get("timestamp")), quotes=ident(context.get("id")),
         forwarded=bool(context.get("forwarded") or context.get("frequently_forwarded")),
         quoted=_about(context, block(item.get("referral")))), block(item.get(kind)) | {"errors": item.get("errors")})
+
+
+def _address(value: object) -> str:
+    """A phone number or a BSUID, else ""."""
+    return value if isinstance(value, str) and ADDRESS.fullmatch(value) else ""
 
 
 def _label(value: Any) -> str:

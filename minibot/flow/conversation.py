@@ -87,7 +87,7 @@ class Worker:
             says, finish = commands.react(kind, run[0].id, self.kit.settings, now)
             log.info("conversation %d: /%s", step.conversation.id, kind)
             return await self._finish(step, run, finish, says)
-        if step.conversation.crashes > DEATHS:
+        if step.conversation.crashes >= DEATHS:
             log.error("conversation %d: given up, the process died %d times on it", step.conversation.id, DEATHS)
             return await self._close(step, run, "ai_failed:poison", wording.APOLOGY)
         if now > self._expires(step):  # what is sent now might arrive after the window: not even the model is asked

@@ -31,7 +31,8 @@ class Store(Protocol):
     async def claim(self, owner: str, now: int, lease: int, limit: int, alone: bool = False) -> list[Step]:
         """Lease up to `limit` due conversations for `lease` ms, longest due first, and say what each needs.
 
-        `alone` claims only suspects (two or more deaths in a row); otherwise suspects are left aside.
+        `alone` claims only suspects (two or more deaths in a row), the least suspect first; otherwise they are left
+        aside.
         """
 
     async def renew(self, owner: str, now: int, lease: int) -> None:

@@ -33,7 +33,7 @@ def claim(db: Database, owner: str, now: int, lease: int, limit: int, alone: boo
     """See `contract.Store`. What turns out to need nothing is released again and left out."""
     rows = db.all(f"""UPDATE conversation SET lease_owner = ?, lease_until = ?, epoch = epoch + 1, crashes = crashes + 1
         WHERE id IN (SELECT id FROM conversation WHERE due_at <= ? AND lease_until <= ? AND crashes
-        {'>=' if alone else '<'} ? ORDER BY due_at LIMIT ?{db.skip_locked}) RETURNING {CONVERSATION}, due_at""",
+        {'>= ? ORDER BY crashes,' if alone else '< ? ORDER BY'} due_at LIMIT ?{db.skip_locked}) RETURNING {CONVERSATION}, due_at""",
                   owner, now + lease, now, now, SUSPECT, limit)
     steps = [_step(db, _conversation(row), now) for row in sorted(rows, key=lambda row: int(row[-1]))]
     return [step for step in steps if step.part or step.waiting]
@@ -123,7 +123,7 @@ def _consequences(db: Database, held: Conversation, number: int, fate: Fate, now
 
 
 def next_due(db: Database, now: int) -> int | None:
-    """See `contract.Store`. Suspects do not count: they are claimed when nothing else is in hand."""
+    """See `contract.Store`. Suspects do not count: they are looked for when nothing else is due."""
     row = db.one("SELECT due_at FROM conversation WHERE due_at IS NOT NULL AND lease_until <= ? AND crashes < ? "
                  "ORDER BY due_at LIMIT 1", now, SUSPECT)
     return int(row[0]) if row else None

@@ -12,6 +12,7 @@ from __future__ import annotations
 FAILURES = 5
 FIRST_PAUSE, LONGEST_PAUSE = 15_000, 60_000
 PROBE_PATIENCE = 5_000  # how long the others wait before they ask what the probe found out
+CLOCK_STEP = 30_000  # that the clock may go back without anybody setting it
 PROBE_LIMIT = 90_000  # a probe that never came back frees the way for the next one
 
 
@@ -23,9 +24,13 @@ class Breaker:
         self.until = 0
         self._pause = FIRST_PAUSE
         self._probe_at = 0
+        self._asked_at = 0
 
     def admit(self, now: int) -> int:
         """0: go ahead (and report back with `worked` or `failed`); else when to ask again."""
+        if now < self._asked_at - CLOCK_STEP:  # the clock was set back: nobody waits for that hour
+            self.until = self._probe_at = 0
+        self._asked_at = now
         if now < self.until:
             return self.until
         if self.failures < FAILURES:

@@ -1,8 +1,9 @@
 """Who works on what: claims due conversations, runs a worker for each, keeps the leases alive.
 
 Not here: the work itself (`conversation.py`). The law: a conversation in hand here is never claimed twice;
-conversations never wait for each other, only for a free lane; a suspect (a conversation the process died on)
-is worked alone; nothing is claimed any more once stopping has begun, and a send in flight is never cut short.
+conversations never wait for each other, only for a free lane; of the suspects (the process died twice with them in
+hand) one at a time is worked, so that the one at fault is found and the others are cleared; nothing is claimed any
+more once stopping has begun, and a send in flight is never cut short.
 
 Next: `app.py`, where it is put together.
 """
@@ -32,7 +33,8 @@ class Dispatcher:
         self._owner = owner
         self._alarm = asyncio.Event()
         self._stopping = False
-        self._alone = False  # a suspect is in hand
+        self._suspect = 0  # the one in hand
+        self._renewed = 0
         self.workers: dict[int, Worker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -47,19 +49,17 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Until `stop` is called."""
-        heartbeat = asyncio.create_task(self._heartbeat())
-        try:
-            while not self._stopping:
-                try:
-                    claimed = await self._claim()
-                    sleep = 0.0 if claimed else await self._until_due()
-                except StoreDown as fault:
-                    log.error("the store is out of reach, work waits: %s", fault)
-                    sleep = LONGEST_SLEEP
-                if sleep and not self._stopping:
-                    await self._sleep(sleep)
-        finally:
-            heartbeat.cancel()
+        await self._kit.model.warm()  # before anything is in hand: what is, while a process dies, comes under suspicion
+        while not self._stopping:
+            try:
+                await self._renew()
+                claimed = await self._claim()
+                sleep = 0.0 if claimed else await self._until_due()
+            except StoreDown as fault:
+                log.error("the store is out of reach, work waits: %s", fault)
+                sleep = LONGEST_SLEEP
+            if sleep and not self._stopping:
+                await self._sleep(sleep)
 
     async def stop(self) -> None:
         """No more claims; give model calls a moment, sends as long as it takes within the grace, then end."""
@@ -75,16 +75,25 @@ class Dispatcher:
         for task in self._tasks:
             task.cancel()
 
+    async def _renew(self) -> None:
+        """The heartbeat, always before a claim: after a machine's sleep the leases in hand look like lost ones."""
+        now = self._kit.clock()
+        if self._tasks and not 0 <= now - self._renewed < LEASE / 3:
+            await self._kit.store.renew(self._owner, now, LEASE)
+            self._renewed = now
+
     async def _claim(self) -> int:
         self._alarm.clear()
         free = LANES - len(self._tasks)
-        if free <= 0 or self._alone:
+        if free <= 0:
             return 0
         store, now = self._kit.store, self._kit.clock()
+        if not self._tasks:
+            self._renewed = now
         steps = await store.claim(self._owner, now, LEASE, free)
-        if not steps and not self._tasks:
+        if not steps and not self._suspect:
             steps = await store.claim(self._owner, now, LEASE, 1, alone=True)
-            self._alone = bool(steps)
+            self._suspect = steps[0].conversation.id if steps else 0
         for step in steps:
             self._start(step)
         return len(steps)
@@ -118,11 +127,12 @@ class Dispatcher:
     def _ended(self, task: asyncio.Task[None], number: int) -> None:
         self._tasks.discard(task)
         self.workers.pop(number, None)
-        self._alone = False
+        if self._suspect == number:
+            self._suspect = 0
         self._alarm.set()
 
     async def _until_due(self) -> float:
-        if self._alone or len(self._tasks) >= LANES:
+        if len(self._tasks) >= LANES:
             return LONGEST_SLEEP  # whoever ends rings the alarm
         if self._alarm.is_set():
             return 0.0
@@ -136,11 +146,3 @@ class Dispatcher:
             await asyncio.wait_for(self._alarm.wait(), seconds)
         except TimeoutError:
             return
-
-    async def _heartbeat(self) -> None:
-        while True:
-            await asyncio.sleep(LEASE / 3000)
-            try:
-                await self._kit.store.renew(self._owner, self._kit.clock(), LEASE)
-            except StoreDown as fault:
-                log.warning("leases could not be renewed: %s", fault)

@@ -47,7 +47,7 @@ class BotProcess:
 
     def start(self, more: Mapping[str, str] | None = None, wait: bool = True) -> None:
         """Start the process, on the same port as before; wait until /healthz answers 200. `more`: settings."""
-        begin = self.log_file.stat().st_size if self.log_file.exists() else 0
+        begin = len(self.log)
         inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}
         environ = {**inherited, **self.settings, "PORT": str(self.port), **(more or {})}
         with self.log_file.open("ab") as log:
@@ -61,7 +61,7 @@ class BotProcess:
             self.world.bot_url = f"http://127.0.0.1:{self.port}"
             self.until(lambda: self.get("/healthz")[0] == 200 or self.exited, 20, "/healthz says ok")
             assert not self.exited, f"the bot died at once:\n{self.log[begin:]}"
-            self.until(lambda: "\n  database " in self.log[begin:], 20, "the start is told to its last line")
+            self.until(lambda: "\n  database " in self.log[begin:] or self.exited, 20, "the start is told to its end")
 
     @property
     def exited(self) -> bool:

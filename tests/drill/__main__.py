@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from tests.drill import crash
+from tests.drill import crash, days
 from tests.drill.house import Say, Verdict
 
 DRILLS: dict[str, tuple[str, Callable[[Say], Verdict]]] = {
@@ -19,6 +19,8 @@ DRILLS: dict[str, tuple[str, Callable[[Say], Verdict]]] = {
     "kills": ("T1 200 x kill -9", crash.kills_under_load),
     "faulty": ("T2 200 x kill -9, 20 % faults", lambda say: crash.kills_under_load(say, faults=0.2)),
     "poison": ("T12 a message that kills", crash.poison),
+    "hour": ("T10 an outage of an hour", days.outage_of_an_hour),
+    "day": ("T18 a day, and clocks that jump", days.a_day),
     "stops": ("T6 50 clean stops", crash.clean_stops),
 }
 

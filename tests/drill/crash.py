@@ -75,7 +75,7 @@ def _start(bot: BotProcess, point: str) -> None:
     try:
         bot.start({"CRASH_AT": point} if point else None)
     except AssertionError:
-        if not point or not bot.exited:
+        if not bot.exited:
             raise
 
 
@@ -228,22 +228,23 @@ class Limits:
         return early
 
 
-def poison(say: Say, chats: int = 12, seed: int = 1) -> Verdict:
-    """T12: one message kills the process whenever the model is about to be asked, and it is started again and again."""
+def poison(say: Say, chats: int = 12, seed: int = 1, platforms: tuple[str, ...] = PLATFORMS) -> Verdict:
+    """T12: one message kills the process whenever the model is about to be asked; it is started again each time."""
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
         program = copy_of_minibot(Path(folder), ("flow/conversation.py", "            prompt = list(step.history)", """\
             if any("poison" in item.inbound.text for item in run):
                 __import__("os").kill(__import__("os").getpid(), 9)
             prompt = list(step.history)"""))
         with stage(start=False, program=program) as bot:
-            crowd, deaths = Crowd(bot.world, chats, seed), 0
+            crowd, deaths = Crowd(bot.world, chats, seed, platforms), 0
             bot.start()
+            bot.world.model.delay = 0.02
             bot.say("telegram", "666", "poison")
             with crowd.writing(2, pause=0.01):
                 while b"Sorry" not in "".join(bot.world.telegram.texts("666")).encode():
                     if bot.exited:
                         deaths += 1
-                        bot.start()
+                        _start(bot, "")
                     say(f"{deaths} deaths, {len(crowd.acked)} acknowledged")
                     time.sleep(0.02)
             settle(bot)

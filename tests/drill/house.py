@@ -62,7 +62,8 @@ class Crowd:
         words = " ".join(TOKEN.findall(text_of(messages[-1])))
         if not words or int(words[1:].partition(".")[0]) not in self.long:
             return f"answer to {words}"
-        return "\n\n".join(f"{part} of three to {words} {'and so on ' * 75}." for part in ("one", "two", "three"))
+        return "\n\n".join(f"{part} of three to {words}: " + ", ".join(f"{part} {number}" for number in range(80))
+                           for part in ("one", "two", "three"))
 
     def webhook(self, number: int) -> tuple[str, Webhook]:
         """The next question of person `number`: its token, and what the platform posts."""
@@ -161,8 +162,7 @@ def _audit_messages(found: Audit, crowd: Crowd, connection: sqlite3.Connection, 
     answered = Counter(token for _, text in answers for token in set(TOKEN.findall(text)))
     turns = dict(answers)
     for text, outcome, turn in rows:
-        token = TOKEN.findall(text)[0]
-        if outcome in ("replied", "merged"):
+        for token in TOKEN.findall(text) if outcome in ("replied", "merged") else ():
             found.demand(answered[token] == 1, f"{token} stands in {answered[token]} answers")
             found.demand(token in turns.get(turn, ""), f"{token} is said to be answered by turn {turn}")
     waiting, = connection.execute("SELECT count(*) FROM waiting").fetchone()

@@ -223,6 +223,8 @@ class Stage:
             for play, status in zip(plays, pool.map(lambda play: self.bot.post(self.webhook(play)), plays)):
                 play.status = status
         self.bot.settled(60)
+        self.bot.until(lambda: not any(people.outgoing for people in self.world.people.values()), 30, "all is reported")
+        self.bot.settled(60)
         self.unreadable = [why for why, in self.bot.rows("SELECT notice FROM inbound WHERE kind = 'unreadable'")]
 
     # Afterwards: what came of it

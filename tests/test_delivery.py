@@ -200,15 +200,17 @@ def test_typing_is_repeated_until_the_work_is_done_and_ends_at_the_first_refusal
     async def work(kit: Kit, chat: str, until: Callable[[], bool]) -> None:
         post.world.graph.account.senders["wamid.1"] = chat
         stop = start_typing(kit, Conversation(1, platform, "account", chat), "wamid.1")
-        while not until():
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            while not until():
+                await asyncio.sleep(0.01)
         stop()
 
     chat, kit = post.someone(platform), post.kit(typing_every=0.01)
     asyncio.run(work(kit, chat, lambda: [shown.kind for shown in people.shown[chat]].count("typing") > 3))
     people.plan("403", name="action", times=2)
+    calls = len(post.world.calls())
     asyncio.run(work(kit, post.someone(platform), lambda: len(people.planned) == 1))
-    assert len(people.planned) == 1
+    assert len(people.planned) == 1 and len(post.world.calls()) == calls + 1
     people.planned.clear()
 
 

@@ -158,6 +158,7 @@ class Outcome:
 
     def _answered(self, row: Want, want: Want) -> None:
         assert row["outcome"] in ("replied", "merged")
+        assert self.stage.conversations(self.play)[row["chat"]] == (0, 0), "our own echo is no person's"
         lines = str(want.get("text", "")).splitlines()
         text = self._text(row, lambda text: (asked := self.stage.asked(text)) and all(
             line in text_of(asked) for line in lines))

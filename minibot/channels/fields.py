@@ -34,6 +34,14 @@ def read_json(body: bytes) -> Item:
     return value
 
 
+def read_reply(body: bytes) -> Item:
+    """A reply's object, {} for whatever is none."""
+    try:
+        return read_json(body)
+    except Unreadable:
+        return {}
+
+
 def _refuse_constant(name: str) -> float:
     raise ValueError(name)
 

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from minibot.channels.contract import command_of
-from minibot.channels.fields import Item, block, read_json
+from minibot.channels.fields import Item, block, read_json, read_reply
 from minibot.config import Settings
 from minibot.errors import Refused, Remedy, SendFailed, Unreadable, retry_after
 from minibot.model import Call, Event, Ignored, Inbound, Media, Odd, Reply, Request, Response, Secret
@@ -155,10 +155,7 @@ def answer(reply: Reply, remedies: Mapping[int, Row], key: str) -> Item:
 
     The subcode decides before the code, and both before the HTTP status, which Meta does not fix.
     """
-    try:
-        content = block(json.loads(reply.body))
-    except (ValueError, RecursionError):
-        content = {}
+    content = read_reply(reply.body)
     error = block(content.get("error"))
     if 200 <= reply.status < 300 and not error:
         return content

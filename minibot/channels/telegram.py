@@ -17,10 +17,10 @@ from functools import partial
 from urllib.parse import quote
 
 from minibot.channels.contract import Channel
-from minibot.channels.fields import Item, block, read_json
+from minibot.channels.fields import Item, block, blocks, read_reply
 from minibot.channels.telegram_updates import LIMIT, number, parse, words
 from minibot.config import Settings
-from minibot.errors import Refused, Remedy, SendFailed, Unreadable, retry_after
+from minibot.errors import Refused, Remedy, SendFailed, retry_after
 from minibot.markup import TELEGRAM, compose, plain_of
 from minibot.model import Call, Me, Reply, Request
 from minibot.text import clean, utf16
@@ -86,10 +86,7 @@ def set_commands(settings: Settings) -> Call:
 
 def result(reply: Reply) -> Item:
     """What a method returned, {} where that is no object. Raises SendFailed with what to do about it."""
-    try:
-        body = read_json(reply.body)
-    except Unreadable:
-        body = {}
+    body = read_reply(reply.body)
     if body.get("ok") is True and 200 <= reply.status < 300:
         return block(body.get("result"))
     status, parameters = number(body.get("error_code")) or str(reply.status), block(body.get("parameters"))
@@ -118,9 +115,8 @@ def _fetch(settings: Settings, offset: int) -> Call:
 def _fetched(reply: Reply) -> list[tuple[int, bytes]]:
     """The numbered updates of an answer, each as a webhook's body. Raises SendFailed."""
     result(reply)
-    listed = read_json(reply.body).get("result")
-    return [(item["update_id"], json.dumps(item).encode()) for item in (listed if isinstance(listed, list) else [])
-            if isinstance(item, dict) and type(item.get("update_id")) is int]
+    return [(item["update_id"], json.dumps(item).encode()) for item in blocks(read_reply(reply.body).get("result"))
+            if type(item.get("update_id")) is int]
 
 
 def _verify(settings: Settings, request: Request) -> None:
@@ -133,8 +129,8 @@ def _verify(settings: Settings, request: Request) -> None:
 
 def _send(settings: Settings, conversation: Conversation, part: Part) -> Call:
     """One message. Only in a group does it point at the question; link previews would let an answer fetch URLs."""
-    body = _place(conversation.chat, part.threadless) | {"text": part.text}
-    body["link_preview_options"] = {"is_disabled": True}
+    body = _place(conversation.chat, part.threadless) | {
+        "text": part.text, "link_preview_options": {"is_disabled": True}}
     if not part.plain:
         body["parse_mode"] = "HTML"
     if conversation.chat.startswith("-") and part.reply_to.isdecimal() and not part.threadless:

@@ -19,7 +19,6 @@ from minibot.errors import Unreadable
 from minibot.model import Acknowledge, Aside, Event, Ignored, Inbound, Me, Media, Odd, Presence, Rekey
 from minibot.text import clean, clean_name
 
-Object = Item  # the name that other shelves know
 LIMIT = 20 << 20  # bytes; getFile refuses more
 RICH_DEPTH = 40  # documented are 16 levels of blocks; the text inside them nests a little more
 # Marked as bots, yet people: an anonymous administrator of a group, somebody who posts as a channel.

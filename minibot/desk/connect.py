@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from minibot.channels import telegram
-from minibot.channels.telegram_updates import Object
+from minibot.channels.fields import Item
 from minibot.config import Settings
 from minibot.desk import connect_meta, report, tunnel
 from minibot.desk.connect_meta import Stopped
@@ -118,7 +118,7 @@ async def repair(settings: Settings, caller: Caller, port: int) -> str:
     return "telegram: the webhook was registered without our secret; it is registered again, with it"
 
 
-async def _ask(caller: Caller, call: Call) -> Object:
+async def _ask(caller: Caller, call: Call) -> Item:
     """What `call` gives, if it is a good reply. Raises Stopped."""
     try:
         return telegram.result(await caller.perform(call, "telegram"))

@@ -176,6 +176,18 @@ def test_an_album_is_one_question(town: Town) -> None:
     assert len(town.world.model.prompts) == calls + 1, "its pictures are waited for, not asked about one by one"
 
 
+def test_a_video_in_an_album_is_noted_beside_its_pictures(town: Town) -> None:
+    chat, people, album = town.someone("telegram"), town.world.telegram, {"media_group_id": "135799"}
+    video = {"file_id": "v", "file_unique_id": "v", "width": 9, "height": 9, "duration": 2}
+    town.post(people.message(chat, video=video, **album))
+    town.post(people.media(chat, PNG, "image/png", f"My flat, {chat}", **album))
+    town.post(people.message(chat, video=video, **album))
+    last = town.prompt(f"My flat, {chat}")[-1]
+    assert AS_DATA_URL in json.dumps(last) and text_of(last).count("cannot be seen here: video") == 2
+    town.answer("telegram", chat, f"My flat, {chat}")
+    assert len(town.texts("telegram", chat)) == 1 and town.outcomes(chat) == ["merged", "merged", "replied"]
+
+
 # Groups
 
 def mention(text: str, name: str = "@minibot_bot") -> dict[str, Any]:

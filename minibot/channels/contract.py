@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from minibot.model import Call, Event, Me, Media, Reply, Request, Response
 from minibot.work import Conversation, Part
 
+UNSEEN = "[something came with this that cannot be seen here: {}]"  # beside words or pictures
 COMMANDS = ("start", "help", "reset", "privacy", "forget", "human", "bot")
 
 

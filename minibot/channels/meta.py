@@ -20,7 +20,7 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qsl
 
-from minibot.channels.contract import command_of
+from minibot.channels.contract import UNSEEN, command_of
 from minibot.channels.fields import Item, block, read_json, read_reply
 from minibot.config import Settings
 from minibot.errors import Refused, Remedy, SendFailed, Unreadable, retry_after
@@ -130,7 +130,7 @@ def asked(seed: Inbound, text: str, *media: Media, unseen: str = "") -> Inbound:
     if unseen and not text and not media:
         return seed._replace(kind="unsupported", notice=unseen)
     if unseen:
-        text = f"{text}\n[something came with this that cannot be seen here: {unseen}]".lstrip()
+        text = f"{text}\n{UNSEEN.format(unseen)}".lstrip()
     if not media and not visible(text):
         raise Unreadable("nothing in it")
     command = "" if seed.forwarded or media else command_of(text)

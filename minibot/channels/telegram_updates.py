@@ -13,7 +13,7 @@ import re
 from hashlib import sha256
 from typing import Literal
 
-from minibot.channels.contract import COMMANDS
+from minibot.channels.contract import COMMANDS, UNSEEN
 from minibot.channels.fields import Item, block, blocks, ident, need, place, read_json
 from minibot.errors import Unreadable
 from minibot.model import Acknowledge, Aside, Event, Ignored, Inbound, Me, Media, Odd, Presence, Rekey
@@ -88,7 +88,7 @@ def _message(message: Item, event: str, me: Me) -> Event:
         if not text and not media:  # a bare "@bot": the replied-to message is the question
             text, quoted = quoted or clean(raw), ""
         if notice:
-            text += f"\n[something came with this that cannot be seen here: {notice}]"
+            text += f"\n{UNSEEN.format(notice)}"
         if reply and not media:
             media = tuple(found for found in _media(reply)[0] if found.kind == "image")
     sender = block(message.get("sender_chat")) or block(message.get("from"))  # whom a stand-in stands for

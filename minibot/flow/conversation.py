@@ -14,7 +14,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from itertools import takewhile
 from typing import TypeVar
 
 from minibot.ai import estimate
@@ -81,7 +80,7 @@ class Worker:
         return step
 
     async def _react(self, step: Step) -> Step | None:
-        run, now = _leading_run(step.waiting), self.kit.clock()
+        run, now = guard.leading_run(step.waiting), self.kit.clock()
         kind = run[0].inbound.kind
         if kind in commands.REACTIONS:
             says, finish = commands.react(kind, run[0].id, self.kit.settings, now)
@@ -136,15 +135,15 @@ class Worker:
             self._news = asyncio.get_running_loop().create_future()
             newer = await self.kit.store.refresh(step.conversation, self.kit.clock())
             paused = newer.conversation.paused_until > self.kit.clock()
-            if _leading_run(newer.waiting)[: len(run) + 1] != run or paused:
+            if guard.leading_run(newer.waiting)[: len(run) + 1] != run or paused:
                 return newer
         return None
 
     async def _joined(self, step: Step, joins: int) -> Step | None:
         """The turn begins anew with the follow-up, unless the guard has something to say about it."""
-        run = _leading_run(step.waiting)
-        if not run or run[0].inbound.kind != "ask" or guard.judge(step, run, self.kit.settings,
-                                                                  self.kit.clock()).refused:
+        run = guard.leading_run(step.waiting)
+        asks = run and run[0].inbound.kind == "ask"
+        if not asks or guard.judge(step, run, self.kit.settings, self.kit.clock()).refused:
             return step
         return await self._answer(step, run, joins)
 
@@ -235,11 +234,3 @@ def _ids(run: Run) -> list[str]:
 
 def _person(step: Step, run: Run) -> str:
     return run[-1].inbound.person or step.conversation.chat
-
-
-def _leading_run(waiting: Run) -> Run:
-    """The messages at the front that one reaction covers: all that ask, or all that cannot be read, or one command."""
-    kind = waiting[0].inbound.kind if waiting else ""
-    if kind in commands.REACTIONS:
-        return waiting[:1]
-    return tuple(takewhile(lambda item: item.inbound.kind == kind, waiting))

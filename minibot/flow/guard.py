@@ -9,8 +9,10 @@ Next: `commands.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 
+from minibot.channels.contract import COMMANDS, UNSEEN
 from minibot.config import Settings
 from minibot.flow import wording
 from minibot.work import Step, Waiting
@@ -25,6 +27,23 @@ class Verdict:
     answer: tuple[Waiting, ...]
     refused: dict[int, str]
     say: str = ""
+
+
+def leading_run(waiting: tuple[Waiting, ...]) -> tuple[Waiting, ...]:
+    """The messages at the front that one reaction covers: all that ask, or all that cannot be read, or one command.
+
+    An album asks as a whole, if anything in it does: what cannot be read is noted.
+    """
+    asking = {item.inbound.album for item in waiting if item.inbound.kind == "ask"} - {""}
+    waiting = tuple(_noted(item) if item.inbound.album in asking else item for item in waiting)
+    kind = waiting[0].inbound.kind if waiting else ""
+    return waiting[:1] if kind in COMMANDS else tuple(takewhile(lambda item: item.inbound.kind == kind, waiting))
+
+
+def _noted(item: Waiting) -> Waiting:
+    inbound = item.inbound
+    text = inbound.text if inbound.kind == "ask" else UNSEEN.format(inbound.notice)
+    return replace(item, inbound=inbound._replace(kind="ask", text=text))
 
 
 def judge(step: Step, waiting: tuple[Waiting, ...], settings: Settings, now: int) -> Verdict:

@@ -31,9 +31,10 @@ CONVERSATION = """id, platform, account, chat, COALESCE(alias, ''), epoch, tries
 
 def claim(db: Database, owner: str, now: int, lease: int, limit: int, alone: bool = False) -> list[Step]:
     """See `contract.Store`. What turns out to need nothing is released again and left out."""
+    whom = ">= ? ORDER BY crashes," if alone else "< ? ORDER BY"
     rows = db.all(f"""UPDATE conversation SET lease_owner = ?, lease_until = ?, epoch = epoch + 1, crashes = crashes + 1
-        WHERE id IN (SELECT id FROM conversation WHERE due_at <= ? AND lease_until <= ? AND crashes
-        {'>= ? ORDER BY crashes,' if alone else '< ? ORDER BY'} due_at LIMIT ?{db.skip_locked}) RETURNING {CONVERSATION}, due_at""",
+        WHERE id IN (SELECT id FROM conversation WHERE due_at <= ? AND lease_until <= ? AND crashes {whom} due_at
+        LIMIT ?{db.skip_locked}) RETURNING {CONVERSATION}, due_at""",
                   owner, now + lease, now, now, SUSPECT, limit)
     steps = [_step(db, _conversation(row), now) for row in sorted(rows, key=lambda row: int(row[-1]))]
     return [step for step in steps if step.part or step.waiting]

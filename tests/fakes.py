@@ -187,6 +187,7 @@ class FakeWorld:
         self.bot_url = ""
         self.public_url = "https://bot.example.org"  # how the platforms reach it
         self.reports = True  # whether receipts and echoes are posted
+        self.delay = 0.0  # seconds that a platform's call takes before it is carried out, and again until the answer
         self.drip_every = 1.0  # seconds between the bytes of a dripping reply
         self.seen: list[Seen] = []
         self.leaks: list[str] = []  # secrets found where they do not belong
@@ -363,7 +364,11 @@ class FakeWorld:
         if upstream == "model":
             self.model.open.wait()
             self.stopped.wait(self.model.delay) if self.model.delay else None
+        elif self.delay:
+            self.stopped.wait(self.delay)
         answered = self._far_end(seen)
+        if self.delay and upstream != "model":
+            self.stopped.wait(self.delay)
         with self.changed:
             self.changed.notify_all()
         return self._reply(connection, answered, target)

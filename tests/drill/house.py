@@ -40,6 +40,10 @@ class Verdict(NamedTuple):
     complaints: list[str]
 
 
+class Skipped(Exception):
+    """This machine cannot run the drill; the argument says why."""
+
+
 Say = Callable[[str], None]  # shows progress
 
 
@@ -62,8 +66,9 @@ class Crowd:
         words = " ".join(TOKEN.findall(text_of(messages[-1])))
         if not words or int(words[1:].partition(".")[0]) not in self.long:
             return f"answer to {words}"
-        return "\n\n".join(f"{part} of three to {words}: " + ", ".join(f"{part} {number}" for number in range(80))
-                           for part in ("one", "two", "three"))
+        mark = words[1:].partition("]")[0]  # no two parts of any answers are alike
+        thirds = (", ".join(f"{part} {number} of {mark}" for number in range(48)) for part in ("one", "two", "three"))
+        return f"long answer to {words}: " + "\n\n".join(thirds)
 
     def webhook(self, number: int) -> tuple[str, Webhook]:
         """The next question of person `number`: its token, and what the platform posts."""

@@ -10,6 +10,7 @@ Next: `web/server.py` for the door, or `flow/intake.py` for the message's way.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -58,6 +59,7 @@ def serve(settings: Settings, point: Callable[[str], None], rehearse: Callable[[
     """Run the bot until a signal ends it; the exit code. `rehearse` changes what it is made of, for the demo."""
     logs.setup(settings)
     sys.setswitchinterval(0.0005)  # the database thread need not wait 5 ms for a busy loop at every statement
+    gc.set_threshold(20_000)  # what a crowd of webhooks holds for a moment is no garbage to be searched each time
     if not settings.sqlite_path:
         print("DATABASE_URL: PostgreSQL is not supported yet; use sqlite:///minibot.db", file=sys.stderr)
         return 2

@@ -79,15 +79,16 @@ def rekey(db: Database, platform: str, account: str, old: str, new: str, now: in
         db.known.clear()
 
 
-def file(db: Database, limit: int = 1_000_000) -> None:
-    """Enter the messages stored since the last time under their conversations, and make those due."""
-    rows = db.all("SELECT id, conversation, received_at, album, outcome FROM inbound WHERE id > ? ORDER BY id LIMIT ?",
-                  db.filed, limit)
-    db.filed = rows[-1][0] if len(rows) == limit else db.new_id()
-    waiting = [row for row in rows if row[4] is None]
-    for table, entries in ("history", rows), ("waiting", waiting):  # after a crash some are filed a second time
-        db.executemany(f"INSERT INTO {table} (conversation, id) VALUES (?, ?) ON CONFLICT DO NOTHING",
-                       [(row[1], row[0]) for row in entries])
-    due = [(row[2] + (ALBUM if row[3] else 0), row[1]) for row in waiting]
-    db.executemany("UPDATE conversation SET due_at = ? WHERE id = ? AND (due_at IS NULL OR due_at > ?)",
-                   [(at, conversation, at) for at, conversation in due])
+def file(db: Database, limit: int = 1 << 40) -> None:
+    """Enter the messages stored since the last time under their conversations, and make those due.
+
+    At most `limit` ids. Each step is one statement for all: a statement gives the interpreter's lock away.
+    """
+    span = db.filed, min(db.filed + limit, db.new_id())
+    for table, which in ("history", ""), ("waiting", " AND outcome IS NULL"):  # after a crash some a second time
+        db.run(f"INSERT INTO {table} (conversation, id) SELECT conversation, id FROM inbound WHERE id > ? AND id <= ?"
+               f"{which} ON CONFLICT DO NOTHING", *span)
+    db.run("UPDATE conversation SET due_at = found.due FROM (SELECT conversation AS chat, MIN(received_at + CASE WHEN "
+           "album = '' THEN 0 ELSE ? END) AS due FROM inbound WHERE id > ? AND id <= ? AND outcome IS NULL GROUP BY "
+           "conversation) AS found WHERE id = found.chat AND (due_at IS NULL OR due_at > found.due)", ALBUM, *span)
+    db.filed = span[1]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -24,9 +25,7 @@ from minibot.work import Accepted
 PAST, FUTURE = 7 * DAY, 5 * 60_000  # how far from now a platform's time is believed
 WINDOW = DAY  # a message older than this is not answered any more
 MOST_KEPT = 65_536  # characters of a body that nobody could read
-# Several rows a statement: each statement gives the interpreter's lock away, and a busy loop is slow to return it.
-INSERT = {size: f"INSERT INTO inbound ({FIELDS}) VALUES {', '.join(['(' + '?, ' * 20 + '?)'] * size)} "
-                "ON CONFLICT (event) DO NOTHING" for size in (32, 8, 1)}
+MOST_ROWS = 32  # a statement
 
 
 def accept(db: Database, batch: Sequence[tuple[Sequence[Event], int]]) -> list[Accepted]:
@@ -87,13 +86,20 @@ def _unreadable(db: Database, event: Odd, now: int) -> tuple[Any, ...]:
             "ignored:unreadable")
 
 
+@cache
+def _inserting(rows: int) -> str:
+    """Many rows a statement: each statement gives the interpreter's lock away, and a busy loop is slow to return it."""
+    return (f"INSERT INTO inbound ({FIELDS}) VALUES {', '.join(['(' + '?, ' * 20 + '?)'] * rows)} "
+            "ON CONFLICT (event) DO NOTHING")
+
+
 def _insert(db: Database, rows: list[tuple[Any, ...]]) -> set[int]:
     """Store the rows, and say which were known already."""
     added = at = 0
     while at < len(rows):
-        size = next(size for size in INSERT if size <= len(rows) - at)
-        added += db.execute(INSERT[size], list(chain.from_iterable(rows[at:at + size]))).rowcount
-        at += size
+        some = rows[at:at + MOST_ROWS]
+        added += db.execute(_inserting(len(some)), list(chain.from_iterable(some))).rowcount
+        at += len(some)
     if added == len(rows):
         return set()
     there = {row[0] for row in db.all("SELECT id FROM inbound WHERE id BETWEEN ? AND ?", rows[0][0], rows[-1][0])}

@@ -32,12 +32,13 @@ from minibot.store.sql_intake import accept
 from minibot.work import Accepted
 
 log = logging.getLogger("minibot.store")
-MOST = 256  # verbs in one transaction
+MOST = 256  # verbs in one transaction, or a few more
 FLOOR = 50 << 20  # bytes of free disk below which no webhook is taken any more
 RESERVE = 1_000  # ids set aside at once, so that none is given twice, whatever happens
 FILE_AT, FILE_MUST, FILE_STEP = 256, 8_192, 512  # messages not yet filed: at a quiet moment, at once; how many at once
 CHECKPOINT_AT = 400  # commits until a checkpoint at a quiet moment
 WAL_CAP = 64 << 20  # bytes; then the checkpoint is everybody's business
+GATHER = 0.002  # seconds at most that a verb waits for others to come along
 IDLE = 0.25  # seconds without a verb
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -82,7 +83,7 @@ class SqliteStore:
                             meta["database"], settings.history_turns, round(settings.human_pause_hours * HOUR),
                             settings.retention_days * DAY, now, tuple(settings.destinations), int(meta["filed"]))
         self._commits, self._fresh, self._open, self._ended = 0, True, True, False
-        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[list[_Job]] = queue.SimpleQueue()
         self._asked: list[_Job] = []  # on their way to the thread
         self._thread = threading.Thread(target=self._work, name="minibot-store", daemon=True)
         self._thread.start()
@@ -110,16 +111,19 @@ class SqliteStore:
         if not self._open:
             promise.set_exception(StoreDown("the store is closed"))
             return promise
-        if not self._asked:  # the thread is woken once for all that one turn of the loop brings
+        if not self._asked:
             self._loop = asyncio.get_running_loop()
-            self._loop.call_soon(self._hand_over)
+            self._loop.call_soon(self._hand_over, 1, self._loop.time() + GATHER)
         self._asked.append(_Job(name, verb, args, promise, bare))
         return promise
 
-    def _hand_over(self) -> None:
-        for job in self._asked:
-            self._jobs.put(job)
-        self._asked = []
+    def _hand_over(self, seen: int, until: float) -> None:
+        """Wake the thread once for all that comes together: as long as each turn of the loop brings more."""
+        if seen < len(self._asked) < MOST and self._loop.time() < until:
+            self._loop.call_soon(self._hand_over, len(self._asked), until)
+        else:
+            self._jobs.put(self._asked)
+            self._asked = []
 
     # --- the database thread ------------------------------------------------------------------------------------
 
@@ -127,7 +131,7 @@ class SqliteStore:
         try:
             while not self._ended:
                 try:
-                    jobs = [self._jobs.get(timeout=IDLE if self._commits else None)]
+                    jobs = self._jobs.get(timeout=IDLE if self._commits else None)
                 except queue.Empty:
                     jobs = []
                 self._round(jobs + self._queued())
@@ -138,14 +142,17 @@ class SqliteStore:
             self._die()
 
     def _queued(self) -> list[_Job]:
-        return [self._jobs.get_nowait() for _ in range(min(MOST, self._jobs.qsize()))]
+        jobs: list[_Job] = []
+        while len(jobs) < MOST and not self._jobs.empty():
+            jobs += self._jobs.get_nowait()
+        return jobs
 
     def _waiting(self) -> list[_Job]:
         """What is queued, but for what runs outside a transaction."""
         jobs = self._queued()
         for job in jobs:
             if job.bare:
-                self._jobs.put(job)
+                self._jobs.put([job])
         return [job for job in jobs if not job.bare]
 
     def _round(self, jobs: list[_Job]) -> None:

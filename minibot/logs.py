@@ -15,6 +15,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TextIO
 
@@ -34,7 +35,7 @@ _SHORTEST = 8  # a shorter secret is a word, and masking it would blot out ordin
 
 
 def setup(settings: Settings, stream: TextIO | None = None) -> None:
-    """Send all logging to `stream` (stderr), and uncaught exceptions there too, masked."""
+    """Send all logging to `stream` (stderr), and uncaught exceptions there too, masked; a crash leaves no core file."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(Lines(settings))
     handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.startswith("minibot"))
@@ -42,6 +43,9 @@ def setup(settings: Settings, stream: TextIO | None = None) -> None:
     logging.getLogger("minibot").setLevel(settings.log_level.upper())
     logging.raiseExceptions = False  # logging's own complaint prints a record's arguments as they are
     sys.excepthook = lambda *raised: logging.getLogger("minibot").critical("unexpected fault", exc_info=raised)
+    with suppress(ImportError):  # Windows writes none
+        import resource
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def mask(settings: Settings) -> Callable[[str], str]:

@@ -356,7 +356,7 @@ class FakeWorld:
             self.seen.append(seen)
             whole = target.encode() + str(headers).encode() + body
             self._watch(f"a request to {upstream}", whole, OWN.get(upstream, ()))
-            if path.endswith("/chat/completions"):
+            if upstream == "model" and path.endswith("/chat/completions"):
                 self.model.count += 1
                 self.model.bodies.append(seen.json())
                 self.model.prompts.append(seen.json()["messages"])

@@ -26,6 +26,7 @@ from minibot.model import (Acknowledge, Alert, Aside, Echo, Erase, Event, Handov
                            Receipt, Rekey, Request, Response)
 from minibot.promise import Promise
 from minibot.store.contract import Store
+from minibot.text import clean
 from minibot.work import Accepted
 
 log = logging.getLogger("minibot.intake")
@@ -76,7 +77,7 @@ class Intake:
             events = channel.parse(body, self.me.get(channel.name) or Me(channel.account))
         except Unreadable as fault:
             digest = hashlib.sha256(body).hexdigest()[:32]
-            events = [Odd(channel.name, f"odd:{digest}", str(fault), body[:65536].decode("utf-8", "replace"))]
+            events = [Odd(channel.name, f"odd:{digest}", str(fault), clean(body[:65536].decode("utf-8", "replace")))]
         stored = [event for event in events if isinstance(event, STORED)]
         if len(stored) != len(events) or not isinstance(stored[0] if stored else None, Inbound):
             self._note(channel.name, events)

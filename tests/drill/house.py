@@ -231,8 +231,9 @@ def stage(start: bool = True, program: Path | None = None, folder: Path | None =
 
 
 def settle(bot: BotProcess, timeout: float = 60.0) -> None:
-    """Wait until nothing is pending, whatever the bot had to be told in between."""
-    bot.until(lambda: b'"pending": 0' in bot.get("/healthz")[1], timeout, "nothing pending")
+    """Wait until nothing is pending and nobody is looked after any more: a receipt may have woken a conversation."""
+    bot.until(lambda: b'"pending": 0' in bot.get("/healthz")[1] and (not bot.database.exists() or bot.rows(
+        "SELECT count(*) FROM conversation WHERE due_at IS NOT NULL") == [(0,)]), timeout, "nothing pending")
 
 
 def seconds_to_start(bot: BotProcess) -> float:

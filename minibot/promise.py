@@ -10,9 +10,11 @@ Next: `web/routes.py`, whose endpoints may return one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+import logging
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, TypeVar
 
+log = logging.getLogger("minibot.store")
 T = TypeVar("T")
 
 
@@ -68,3 +70,12 @@ class Promise(Generic[T]):
             self.add_done_callback(lambda _: None if future.done() else future.set_result(None))
             yield from future
         return self.result()
+
+
+def keep(pairs: Sequence[tuple[Promise[Any], Any]]) -> None:
+    """Keep each with its result, or with its fault."""
+    for promise, result in pairs:
+        try:
+            promise.set_exception(result) if isinstance(result, Exception) else promise.set_result(result)
+        except Exception:  # a listener's fault must not silence those who wait beside it
+            log.exception("a listener of the store failed")

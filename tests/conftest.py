@@ -17,6 +17,7 @@ import pytest
 
 from tests.botprocess import BotProcess
 from tests.fakes import FakeWorld
+from tests.postgres import postgres  # noqa: F401  a fixture for every file
 from tests.town import case, town, way  # noqa: F401  fixtures for every file
 
 CHATS = {"telegram": "4815162342", "whatsapp": "4915112345678", "messenger": "1254459154682919",

@@ -38,12 +38,12 @@ from minibot.flow.kit import Kit
 from minibot.model import Echo, Erase, Media, Rekey, Reply, Secret
 from minibot.records import cell, leads, moment, signing_key
 from minibot.store import ledger
-from minibot.store.sqlite_file import open_reader
+from minibot.store.opening import open_reader
 from minibot.web.calls import Caller
 from minibot.work import Answer, Fate, Finish
 from tests.botprocess import ROOT, BotProcess
 from tests.fakes import SECRETS, FakeWorld, Seen
-from tests.test_store import BACKENDS, DAY, HOUR, MINUTE, NOW, SECOND, Driven
+from tests.test_store import BACKENDS, DAY, HOUR, MINUTE, NOW, SECOND, Driven, backend
 
 Start = Callable[..., BotProcess]
 
@@ -131,7 +131,7 @@ def sheets(world: FakeWorld) -> Receiver:
 
 @pytest.fixture(params=sorted(BACKENDS))
 def rig(request: pytest.FixtureRequest, tmp_path: Path, crm: Receiver) -> Iterator[Rig]:
-    made = Rig(BACKENDS[request.param], tmp_path, crm_webhook_url=crm.url)
+    made = Rig(backend(request, tmp_path), tmp_path, crm_webhook_url=crm.url)
     yield made
     made.caller.close()
     made.close(NOW)
@@ -198,7 +198,7 @@ def test_without_an_address_nothing_is_stored(tmp_path: Path) -> None:
     rig.say("hello")
     rig.close(NOW)
     rig.loop.close()
-    with closing(open_reader(f"{tmp_path}/minibot.db")) as reader:
+    with closing(open_reader(rig.known)) as reader:
         assert reader.execute("SELECT COUNT(*) FROM export").fetchone() == (0,)
 
 
@@ -292,7 +292,7 @@ def test_a_refusal_is_believed_after_five_tries_and_shown_and_can_be_retried(rig
     rig.run(2 * HOUR, 20 * SECOND)
     assert crm.messages() == ["after"]
     assert sum(seen.json()["message"] == "refused" for seen in crm.asked) == 5
-    with closing(open_reader(f"{rig.folder}/minibot.db")) as reader:
+    with closing(open_reader(rig.known)) as reader:
         hop, = ledger.dead(reader)
         assert [each for each in ledger.why(reader, "anna") if each.row == "export"] == [hop]
     assert (hop.row, hop.person, hop.state, hop.tries, hop.chat) == ("export", "crm", "parked", 5, "anna")
@@ -382,7 +382,7 @@ def test_forget_takes_back_what_has_not_left_yet(rig: Rig, crm: Receiver) -> Non
     rig.hear("/forget", chat="dora", now=rig.now)
     step = rig.step(rig.now)
     rig.finish(step.conversation, Finish({step.waiting[0].id: "command"}, ("done",), forget="everything"), rig.now)
-    with closing(open_reader(f"{rig.folder}/minibot.db")) as reader:
+    with closing(open_reader(rig.known)) as reader:
         assert reader.execute("SELECT COUNT(*) FROM export").fetchone() == (1,)
     crm.heal()
     rig.run(MINUTE, SECOND)

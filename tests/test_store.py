@@ -22,7 +22,20 @@ def open_sqlite(folder: Path, **settings: Any) -> SqliteStore:
     return SqliteStore(Settings(database_url=f"sqlite:///{folder}/minibot.db", **settings), NOW, floor=0)
 
 
-BACKENDS: dict[str, Callable[..., Any]] = {"sqlite": open_sqlite}
+def open_postgres(folder: Path, **settings: Any) -> Any:
+    from minibot.store.postgres import PostgresStore
+
+    return PostgresStore(Settings(database_url=(folder / "url").read_text(), **settings), NOW)
+
+
+BACKENDS: dict[str, Callable[..., Any]] = {"sqlite": open_sqlite, "postgres": open_postgres}
+
+
+def backend(request: pytest.FixtureRequest, folder: Path) -> Callable[..., Any]:
+    """What opens the store that a fixture was asked for; on PostgreSQL an empty one for each test."""
+    if request.param == "postgres":
+        (folder / "url").write_text(request.getfixturevalue("postgres").fresh())
+    return BACKENDS[request.param]
 
 
 class Driven:
@@ -31,6 +44,8 @@ class Driven:
     def __init__(self, make: Callable[..., Any], folder: Path) -> None:
         self.make, self.folder, self.loop = make, folder, asyncio.new_event_loop()
         self.store = make(folder)
+        url = folder / "url"
+        self.known = Settings(database_url=url.read_text() if url.exists() else f"sqlite:///{folder}/minibot.db")
         self.events = 0
 
     def __getattr__(self, verb: str) -> Callable[..., Any]:
@@ -79,7 +94,7 @@ class Driven:
 
 @pytest.fixture(params=sorted(BACKENDS))
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Driven]:
-    driven = Driven(BACKENDS[request.param], tmp_path)
+    driven = Driven(backend(request, tmp_path), tmp_path)
     yield driven
     driven.close(NOW)
     driven.loop.close()

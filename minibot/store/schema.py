@@ -93,6 +93,7 @@ class Database:
     clock: int  # the last time that `maintain` was told
     destinations: tuple[str, ...] = ()  # that want finished exchanges
     filed: int = 0  # messages up to this id are entered under their conversations
+    last: int = (1 << 63) - 1  # and those after this one are another instance's business
     skip_locked: str = ""  # what a claim adds so that instances do not wait for each other
     known: dict[tuple[str, ...], tuple[int, int, str]] = field(default_factory=dict)
     # ... (platform, account, chat) -> (conversation, paused until, alias): saves the door a look-up a message.

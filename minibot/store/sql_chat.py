@@ -84,7 +84,8 @@ def file(db: Database, limit: int = 1 << 40) -> None:
 
     At most `limit` ids. Each step is one statement for all: a statement gives the interpreter's lock away.
     """
-    span = db.filed, min(db.filed + limit, db.new_id())
+    newest = db.new_id()
+    span = db.filed, min(db.filed + limit, db.last, newest)
     for table, which in ("history", ""), ("waiting", " AND outcome IS NULL"):  # after a crash some a second time
         db.run(f"INSERT INTO {table} (conversation, id) SELECT conversation, id FROM inbound WHERE id > ? AND id <= ?"
                f"{which} ON CONFLICT DO NOTHING", *span)

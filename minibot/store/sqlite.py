@@ -24,7 +24,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from minibot.config import Settings
 from minibot.errors import LeaseLost, StoreDown
 from minibot.model import Event
-from minibot.promise import Promise
+from minibot.promise import Promise, keep
 from minibot.store import sql, sql_export, sqlite_file, upkeep
 from minibot.store.schema import DAY, HOUR, Database
 from minibot.store.sql_chat import file
@@ -66,6 +66,7 @@ class SqliteStore:
     `point` is called before and after each commit with "<verb>:commit", "<verb>:committed"; `die` must not return.
     """
 
+    ahead = 0  # ms: its clock is ours
     claim, renew, next_due, health = _verb(sql.claim), _verb(sql.renew), _verb(sql.next_due), _verb(sql.health)
     finish, settle, refresh, postpone = _verb(sql.finish), _verb(sql.settle), _verb(sql.refresh), _verb(sql.postpone)
     maintain, retry, forget = _verb(upkeep.maintain), _verb(upkeep.retry), _verb(upkeep.forget)
@@ -239,18 +240,10 @@ class SqliteStore:
         pairs = [(job.promise, result) for job, result in results if job.promise is not None]
         if pairs:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(_resolve, pairs)
+                self._loop.call_soon_threadsafe(keep, pairs)
 
     def _shut(self, db: Database) -> None:
         self._ended = True
         self._transact([_Job("close", upkeep.stop)])
         self._connection.close()  # SQLite copies the log back and removes it
         self._lock.close()
-
-
-def _resolve(pairs: list[tuple[Promise[Any], Any]]) -> None:
-    for promise, result in pairs:
-        try:
-            promise.set_exception(result) if isinstance(result, Exception) else promise.set_result(result)
-        except Exception:  # a listener's fault must not silence those who wait beside it
-            log.exception("a listener of the store failed")

@@ -34,6 +34,13 @@ def stop(db: Database) -> None:
     db.run("UPDATE meta SET v = ? WHERE k = 'filed'", str(db.filed))
 
 
+def release(db: Database, owners: Sequence[str]) -> None:
+    """A clean end of one instance among others."""
+    for owner in owners:
+        db.run("UPDATE conversation SET crashes = CASE WHEN crashes > 0 THEN crashes - 1 ELSE 0 END, lease_until = 0, "
+               "lease_owner = '' WHERE due_at IS NOT NULL AND lease_until > 0 AND lease_owner = ?", owner)
+
+
 def maintain(db: Database, now: int) -> None:
     """Called about once a minute."""
     latest, db.clock = now if now < db.clock - CLOCK_STEP else now + DAY, now

@@ -40,7 +40,7 @@ from minibot.flow.kit import Kit
 from minibot.flow.polling import poll
 from minibot.model import PLATFORMS, Acknowledge, Request, Response
 from minibot.promise import Promise
-from minibot.store.sqlite import SqliteStore
+from minibot.store.opening import open_store
 from minibot.web.routes import Endpoint, Routes
 from minibot.web.server import Server, tls
 from minibot.work import Health
@@ -60,9 +60,6 @@ def serve(settings: Settings, point: Callable[[str], None], rehearse: Callable[[
     logs.setup(settings)
     sys.setswitchinterval(0.0005)  # the database thread need not wait 5 ms for a busy loop at every statement
     gc.set_threshold(20_000)  # what a crowd of webhooks holds for a moment is no garbage to be searched each time
-    if not settings.sqlite_path:
-        print("DATABASE_URL: PostgreSQL is not supported yet; use sqlite:///minibot.db", file=sys.stderr)
-        return 2
     secure = tls(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:  # on Windows not the usual one
         return runner.run(App(settings, point, rehearse).run(secure))
@@ -81,18 +78,20 @@ class App:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.meter = metrics.Meter()
         self.caller = metrics.MeteredCaller(clock=time.monotonic, point=point, meter=self.meter)
+        store = open_store(settings, now(), point, lambda: os._exit(FOUND_DEAD))
+        self.clock = now if settings.sqlite_path else lambda: now() + store.ahead  # instances agree on the time
         self.kit = rehearse(Kit(
-            settings, SqliteStore(settings, now(), point=point, die=lambda: os._exit(FOUND_DEAD)),
-            {name: make(settings) for name, make in CHANNELS.items()}, self.caller,
-            OpenAiModel(settings, clock=time.monotonic, point=point), now, random.random, Purse(settings),
+            settings, store, {name: make(settings) for name, make in CHANNELS.items()}, self.caller,
+            OpenAiModel(settings, clock=time.monotonic, point=point), self.clock, random.random, Purse(settings),
             {name: Breaker() for name in (*PLATFORMS, "model")}, self.counts, self.meter.observe))
         self.store, self.channels, self.model = self.kit.store, self.kit.channels, self.kit.model
-        self.dispatcher, self.exporter = Dispatcher(self.kit, f"{os.getpid()}"), Exporter(self.kit)
-        self.intake = Intake(self.store, now, self.dispatcher.wake, self._acknowledge, self.counts, self._refused)
+        self._id = secrets.token_hex(8)  # tells this start from every other, on any machine: see desk/check.py
+        self.dispatcher, self.exporter = Dispatcher(self.kit, self._id), Exporter(self.kit)
+        self.intake = Intake(self.store, self.clock, self.dispatcher.wake, self._acknowledge, self.counts,
+                             self._refused)
         self.server = Server(self._routes(), clock=time.time, trusted_proxy=settings.trusted_proxy)
         self._background: set[asyncio.Task[None]] = set()
         self._stop, self._mend_at = asyncio.Event(), 0.0
-        self._id = secrets.token_hex(8)  # tells this start from every other: see desk/check.py
 
     async def run(self, secure: Any) -> int:
         """Listen, with the TLS context `secure` if there is one; work; stop on a signal."""
@@ -100,7 +99,7 @@ class App:
             self.port = await self.server.start(self.settings.host, self.settings.port, secure)
         except OSError as fault:
             print(startup.cannot_listen(self.settings, fault), file=sys.stderr)
-            await self.store.close(now())
+            await self.store.close(self.clock())
             return 1
         print(startup.listening(self.settings, self.port), flush=True)
         self._catch_signals()
@@ -126,7 +125,7 @@ class App:
             task.cancel()
         await self.model.close()
         self.caller.close()
-        await self.store.close(now())
+        await self.store.close(self.clock())
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -164,7 +163,7 @@ class App:
 
             async def ask() -> None:
                 try:
-                    response = show(await self.store.health(now()))
+                    response = show(await self.store.health(self.clock()))
                 except StoreDown:
                     response = _json(503, {"status": "store unusable", "id": self._id})
                 if not answer.done():
@@ -188,7 +187,7 @@ class App:
     async def _announce(self) -> None:
         public = await tunnel.address(self.settings, self.caller, self.port)
         try:
-            health = await self.store.health(now())
+            health = await self.store.health(self.clock())
         except StoreDown as fault:
             return log.error("the database cannot be read: %s", fault)
         print("\n".join(startup.lines(self.settings, public, health, wants_colour(sys.stdout))), flush=True)
@@ -227,7 +226,7 @@ class App:
         while True:
             await asyncio.sleep(MAINTAIN_EVERY)
             try:
-                await self.store.maintain(now())
+                await self.store.maintain(self.clock())
             except StoreDown as fault:
                 log.error("the store could not be looked after: %s", fault)
 

@@ -8,11 +8,13 @@ Next: `check_platforms.py`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -23,8 +25,9 @@ from minibot.desk.graph import Graph
 from minibot.desk.report import age
 from minibot.desk.startup import state
 from minibot.desk.tunnel import Tunnel
-from minibot.errors import AiFailed, NoAnswer, SettingsFault
+from minibot.errors import AiFailed, MinibotError, NoAnswer, SettingsFault
 from minibot.model import PLATFORMS, Call, Secret
+from minibot.store.opening import open_reader
 from minibot.store.sqlite_file import free
 from minibot.web.calls import Caller
 from minibot.web.server import tls
@@ -74,15 +77,23 @@ def shapes(settings: Settings, say: Say) -> Settings:
 
 
 async def database(case: Case, say: Say) -> None:
-    """Whether the database file can be written."""
+    """Whether the database file can be written, or the server answers."""
     if path := case.settings.sqlite_path:
         folder = os.path.dirname(path) or "."
         closed = not all(os.access(each, os.W_OK) for each in (folder, path)[:1 + os.path.exists(path)])
         room = 0 if closed else free(path) >> 20
-        say("database", (closed, "error", f"{path} cannot be written", "its folder must exist and belong to this user; "
+        return say(
+            "database", (closed, "error", f"{path} cannot be written", "its folder must exist and belong to this user; "
                          "or set DATABASE_URL"),
             (room < SCARCE >> 20, "warning", f"only {room} MiB of disk are left for {path}", "make room: without it no "
              "message is taken any more"), (True, "ok", f"{path} can be written", ""))
+    try:
+        with closing(await asyncio.to_thread(open_reader, case.settings)) as reader:
+            waiting = reader.execute("SELECT COUNT(*) FROM waiting", ()).fetchone()[0]
+        say("database", (True, "ok", f"the PostgreSQL server answers; {waiting} messages wait", ""))
+    except MinibotError as fault:
+        what, _, remedy = str(fault).partition("; ")
+        say("database", (True, "error", what, remedy or "correct DATABASE_URL, or see to the server"))
 
 
 async def server(case: Case, say: Say) -> None:

@@ -1,8 +1,9 @@
 """The operator's way into the running bot: a Unix socket beside the database, for what changes something.
 
 Not here: reading (`ledger.py` reads the file), anything a stranger could reach. The law: the socket belongs to the
-user who started the bot (mode 0600); one JSON object a line in each direction; where no bot runs, the command opens
-the database itself. Windows has no such socket: there the bot must be stopped first, and the message says so.
+user who started the bot (mode 0600); one JSON object a line in each direction; where no bot runs, and on PostgreSQL,
+the command opens the database itself. Windows has no such socket: there the bot must be stopped first, and the message
+says so.
 
 Next: `ledger.py`, the commands.
 """
@@ -21,7 +22,7 @@ from typing import Any
 from minibot.config import Settings
 from minibot.errors import MinibotError, StoreDown
 from minibot.store.contract import Store
-from minibot.store.sqlite import SqliteStore
+from minibot.store.opening import open_store
 
 log = logging.getLogger("minibot.control")
 LONGEST = 1 << 20  # octets of a request
@@ -62,6 +63,8 @@ async def listen(settings: Settings, store: Store) -> Callable[[], None]:
             await writer.drain()
         writer.close()
 
+    if not settings.sqlite_path:
+        return lambda: None  # PostgreSQL takes the commands beside the bot
     path, mask = where(settings), os.umask(0o177)
     try:
         with suppress(OSError):
@@ -94,7 +97,7 @@ async def _carried_out(store: Store, line: bytes) -> dict[str, Any]:
 
 async def ask(settings: Settings, verb: str, **wish: Any) -> int:
     """Have the running bot do it, or do it here where none runs. How many it concerned; raises StoreDown."""
-    if hasattr(asyncio, "open_unix_connection"):
+    if settings.sqlite_path and hasattr(asyncio, "open_unix_connection"):
         with suppress(ConnectionError, FileNotFoundError):
             reader, writer = await asyncio.open_unix_connection(where(settings), limit=LONGEST)
             writer.write(json.dumps({"verb": verb, **wish}).encode() + b"\n")
@@ -103,7 +106,7 @@ async def ask(settings: Settings, verb: str, **wish: Any) -> int:
             if "fault" in answer:
                 raise StoreDown(answer["fault"])
             return int(answer["done"])
-    store = SqliteStore(settings, now())
+    store = open_store(settings, now())
     try:
         return await VERBS[verb](store, **wish)
     finally:

@@ -25,7 +25,7 @@ from minibot.logs import mask
 from minibot.model import PLATFORMS
 from minibot.records import cell, moment
 from minibot.store import ledger
-from minibot.store.sqlite_file import open_reader
+from minibot.store.opening import open_reader
 
 USAGE = "usage: python run.py export [--since 2027-01-31] [--platform P] [--json FILE | --csv FILE]"
 COLUMNS = ("id", "received_at", "platform", "conversation_id", "person_id", "name", "username", "phone", "message",
@@ -51,12 +51,9 @@ def main(arguments: list[str], settings: Callable[[], Settings]) -> int:
         print(fault, file=sys.stderr)
         return 2
     known = settings()
-    if not known.sqlite_path:
-        print("export: from SQLite only; PostgreSQL has its own tools (psql, \\copy)", file=sys.stderr)
-        return 1
     masked = mask(known)
     try:
-        with closing(open_reader(known.sqlite_path)) as reader:
+        with closing(open_reader(known)) as reader:
             found = merge(ledger.exchanges(reader, wish.since, wish.platform),
                           ledger.interventions(reader, wish.since, wish.platform))
             count = _written(wish, _counted(record(each, masked) for each in found))

@@ -22,7 +22,7 @@ from minibot.logs import mask
 from minibot.records import moment
 from minibot.store import ledger
 from minibot.store.ledger import Hop
-from minibot.store.sqlite_file import open_reader
+from minibot.store.opening import open_reader
 from minibot.text import safe_line
 
 Load = Callable[[], Settings]
@@ -101,7 +101,7 @@ def _do(settings: Settings, verb: str, **wish: object) -> int | None:
 
 def _list(settings: Settings, query: str, nothing: str) -> int:
     masked = mask(settings)
-    with closing(open_reader(settings.sqlite_path)) as reader:
+    with closing(open_reader(settings)) as reader:
         hops = ledger.why(reader, query) if query else ledger.dead(reader)
     for hop in hops:
         print(masked(_line(hop)))

@@ -24,7 +24,7 @@ from minibot.desk.report import age, run
 from minibot.errors import NoAnswer
 from minibot.model import PLATFORMS
 from minibot.store import ledger
-from minibot.store.sqlite_file import open_reader
+from minibot.store.opening import open_reader
 from minibot.web.calls import Caller
 
 MINUTES, EVERY = 10, 2.0  # how far back the bars go; seconds between two looks
@@ -57,7 +57,7 @@ async def picture(settings: Settings, caller: Caller, now: int) -> list[str]:
                  health["pending"] else "") + f"; {health['dead']} given up on") if "dead" in health else "in trouble"
     except NoAnswer:
         state = "not running: python run.py"
-    with closing(open_reader(settings.sqlite_path)) as db:
+    with closing(open_reader(settings)) as db:
         counts = [ledger.outcomes(db, now - MINUTE * back) for back in range(MINUTES + 1)]
         used, dead = ledger.tokens(db, now // DAY), ledger.dead(db)
     lines = [f"minibot on port {settings.port}: {state}", "", f"{'':10} messages in the last {MINUTES} minutes"]

@@ -20,8 +20,9 @@ from minibot.work import Step
 
 log = logging.getLogger("minibot.dispatch")
 LANES = 128
-LEASE = 20_000  # ms; renewed after a third of it
+LEASE = 18_000  # ms; renewed after a third of it. With the next look that makes a takeover within 20 s
 LONGEST_SLEEP = 1.0  # seconds; another instance's work is found by looking
+COLD = 2_000  # ms from the start; a first call takes so long that a death in it says little about the message
 MODEL_GRACE, SEND_GRACE = 3.0, 8.0  # seconds after a stop: a cut model call costs nothing, a cut send may repeat
 
 
@@ -34,7 +35,7 @@ class Dispatcher:
         self._alarm = asyncio.Event()
         self._stopping = False
         self._suspect = 0  # the one in hand
-        self._renewed = 0
+        self._renewed = self._begun = 0
         self.workers: dict[int, Worker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -49,6 +50,7 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Until `stop` is called."""
+        self._begun = self._kit.clock()
         await self._kit.model.warm()  # before anything is in hand: what is, while a process dies, comes under suspicion
         while not self._stopping:
             try:
@@ -91,12 +93,17 @@ class Dispatcher:
         if not self._tasks:
             self._renewed = now
         steps = await store.claim(self._owner, now, LEASE, free)
-        if not steps and not self._suspect:
+        if not steps and not self._suspect and self._warmed_up():
             steps = await store.claim(self._owner, now, LEASE, 1, alone=True)
             self._suspect = steps[0].conversation.id if steps else 0
         for step in steps:
             self._start(step)
         return len(steps)
+
+    def _warmed_up(self) -> bool:
+        """Somebody has been answered, or it has run for a while: a suspect is in hand for as short as can be."""
+        answered = self._kit.counts["model", "answered"]
+        return bool(answered) or not 0 <= self._kit.clock() - self._begun < COLD
 
     def _start(self, step: Step) -> None:
         worker = Worker(self._kit, step)
@@ -137,9 +144,9 @@ class Dispatcher:
         if self._alarm.is_set():
             return 0.0
         due = await self._kit.store.next_due(self._kit.clock())
-        if due is None:
-            return LONGEST_SLEEP
-        return min(max((due - self._kit.clock()) / 1000, 0.01), LONGEST_SLEEP)
+        alone = self._kit.settings.sqlite_path  # several instances do not look all at once
+        longest = LONGEST_SLEEP if alone else LONGEST_SLEEP * (0.25 + 0.75 * self._kit.chance())
+        return longest if due is None else min(max((due - self._kit.clock()) / 1000, 0.01), longest)
 
     async def _sleep(self, seconds: float) -> None:
         try:

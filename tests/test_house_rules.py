@@ -69,9 +69,8 @@ DOORS: dict[str, str] = {
 EXPLAINED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)  # what has a docstring
 SLOW = ("openai", "urllib.request", "ssl", "http.client", "xml", "email", "concurrent.futures", "psycopg")
 FORBIDDEN_NAMES = re.compile(r"(Manager|Handler|Helper|Utils?|Base|Data|Info)(?![a-z])|^process$|^do$")
-PLANNED = {"postgres.py"}  # pointed at already; leave this list when they come
 FILE_LINES, FUNCTION_LINES = 250, 40
-BUDGETS = {"minibot without desk": (7600, 5200), "desk": (3150, 2200)}  # physical lines, code lines
+BUDGETS = {"minibot without desk": (8450, 5800), "desk": (3150, 2200)}  # physical lines, code lines
 
 
 def name_of(path: Path) -> str:
@@ -260,13 +259,13 @@ def test_names_are_words_of_the_domain() -> None:
 
 
 def test_a_file_that_is_pointed_at_exists() -> None:
-    wrong, come = [], PLANNED & {path.name for path in MODULES}
+    wrong = []
     for path in MODULES:
         for named in re.findall(r"`([\w/]+\.py)`", ast.get_docstring(tree_of(path)) or ""):
             bases = (ROOT, ROOT / "minibot", ROOT / "tests", path.parent)
-            if Path(named).name not in PLANNED and not any((base / named).is_file() for base in bases):
+            if not any((base / named).is_file() for base in bases):
                 wrong.append(f"{name_of(path)} points at {named}")
-    assert not wrong and not come, (wrong, come)
+    assert not wrong, wrong
 
 
 # The repository

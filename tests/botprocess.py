@@ -49,12 +49,17 @@ class BotProcess:
         """Start the process, on the same port as before; wait until /healthz answers 200. `more`: settings."""
         begin = len(self.log)
         inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}
-        environ = {**inherited, **self.settings, "PORT": str(self.port), **(more or {})}
+        environ = {"PYTHONFAULTHANDLER": "1", **inherited, **self.settings, "PORT": str(self.port), **(more or {})}
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen([sys.executable, str(self.program)], cwd=self.folder, env=environ,
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         if wait:
-            self.until(lambda: LISTENING.search(self.log[begin:]) or self.exited, 20, "the bot listens")
+            try:
+                self.until(lambda: LISTENING.search(self.log[begin:]) or self.exited, 20, "the bot listens")
+            except AssertionError:
+                self.process.send_signal(signal.SIGABRT)  # the log then tells where every thread was
+                self.process.wait()
+                raise AssertionError(f"it does not listen after 20 s:\n{self.log[begin:]}") from None
             found = LISTENING.search(self.log[begin:])
             assert found, f"the bot ended with {self.process.poll()}:\n{self.log[begin:]}"
             self.port = int(found[1])

@@ -133,7 +133,7 @@ class Worker:
             if self.asking.done():
                 return None
             self._news = asyncio.get_running_loop().create_future()
-            newer = await self.kit.store.refresh(step.conversation, self.kit.clock())
+            newer = await self._kept(lambda: self.kit.store.refresh(step.conversation, self.kit.clock()))
             paused = newer.conversation.paused_until > self.kit.clock()
             if guard.leading_run(newer.waiting)[: len(run) + 1] != run or paused:
                 return newer

@@ -49,14 +49,12 @@ def prepare(url: str, now: int, point: Callable[[str], None] = lambda name: None
     with connect(url, PATIENT) as connection:
         try:
             _found(connection)
-            version = _migrate(connection, point)
+            _migrate(connection, point)
             connection.execute("UPDATE export SET due_at = 0 WHERE due_at > %s", (now + LEASED,))
             meta = dict(connection.execute("SELECT k, v FROM meta").fetchall())
             meta |= connection.execute(f"SELECT 'clock', {CLOCK}".encode()).fetchall()
         except psycopg.Error as fault:
             raise FAULTS.get(fault.sqlstate or "", StoreDown(words(fault))) from None
-    if version > len(MIGRATIONS):
-        raise StoreDamaged(f"the database was written by a newer minibot (schema {version}): update minibot")
     return meta
 
 
@@ -69,15 +67,16 @@ def _found(connection: psycopg.Connection[Any]) -> None:
         except psycopg.errors.UndefinedTable:
             try:
                 connection.execute(META.encode())
-            except (psycopg.errors.UniqueViolation, psycopg.errors.InternalError_, psycopg.errors.DuplicateTable):
+            except (psycopg.IntegrityError, psycopg.InternalError, psycopg.errors.DuplicateObject):
                 time.sleep(0.02 * attempt)  # another instance makes it in this moment
 
 
-def _migrate(connection: psycopg.Connection[Any], point: Callable[[str], None]) -> int:
-    """The number of the schema that is there then."""
+def _migrate(connection: psycopg.Connection[Any], point: Callable[[str], None]) -> None:
     with connection.transaction():
         row = connection.execute("SELECT v FROM meta WHERE k = 'schema' FOR UPDATE").fetchone()
         version = int(row[0]) if row else 0
+        if version > len(MIGRATIONS):
+            raise StoreDamaged(f"the database was written by a newer minibot (schema {version}): update minibot")
         for script in MIGRATIONS[version:]:
             for word, meaning in DIALECT.items():
                 script = script.replace(word, meaning)
@@ -87,7 +86,6 @@ def _migrate(connection: psycopg.Connection[Any], point: Callable[[str], None]) 
         if version < len(MIGRATIONS):
             connection.execute("UPDATE meta SET v = %s WHERE k = 'schema'", (str(len(MIGRATIONS)),))
             point("migrate:commit")
-    return max(version, len(MIGRATIONS))
 
 
 class PostgresReader:

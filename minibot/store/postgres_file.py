@@ -67,8 +67,9 @@ def _found(connection: psycopg.Connection[Any]) -> None:
         except psycopg.errors.UndefinedTable:
             try:
                 connection.execute(META.encode())
-            except (psycopg.IntegrityError, psycopg.InternalError, psycopg.errors.DuplicateObject):
-                time.sleep(0.02 * attempt)  # another instance makes it in this moment
+            except (psycopg.IntegrityError, psycopg.InternalError, psycopg.errors.DuplicateObject,
+                    psycopg.errors.DuplicateTable):  # all of these are said of the same race
+                time.sleep(0.02 * attempt)
 
 
 def _migrate(connection: psycopg.Connection[Any], point: Callable[[str], None]) -> None:

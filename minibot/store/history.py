@@ -58,7 +58,7 @@ def _look_back(db: Database, held: Conversation, made: dict[int, int], reset_id:
             paced = text == newer[0] and len(text) <= SHORT and newer[1] - max(received_at, made.get(turn, 0)) <= PACE
             repeats += paced
         newer = text, received_at
-        recent += received_at > now - MINUTE
+        recent += received_at > now - MINUTE and outcome != "rate_limited"  # what was refused uses up nothing
         if turn in made or outcome == "paused" and number > reset_id:
             chat, person, name, media, forwarded, quoted = rest
             earlier.append(((turn or number, 0, sent_at), Said("user", said(Inbound(

@@ -27,7 +27,7 @@ from minibot.store.schema import DAY, HOUR, Database
 from minibot.store.sql_intake import accept
 from minibot.work import Accepted, Step
 
-INTAKE, WORK = 256, (32, 32)  # verbs in one transaction, for each thread
+INTAKE, WORK = 256, (8, 8, 8)  # verbs in one transaction, for each thread
 P = ParamSpec("P")
 Result = TypeVar("Result")
 

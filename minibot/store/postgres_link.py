@@ -136,14 +136,15 @@ class Link:
 
     def __init__(self, url: str, numbers: Numbers, **known: Any) -> None:
         self.connection, self._numbers = connect(url), numbers
-        self.db = Database(self._execute, self._executemany, self._new_id, skip_locked=" FOR UPDATE SKIP LOCKED",
-                           **known)
+        self.db = Database(self._execute, self._executemany, self._put_off, self._new_id,
+                           skip_locked=" FOR UPDATE SKIP LOCKED", **known)
         self.mark, self.number, self._ids, self._need = numbers.reserve(1), 0, iter(range(0)), 0
+        self._late: dict[str, list[Sequence[Any]]] = {}
         self.connection.execute("INSERT INTO mark VALUES (%s, 0)", (self.mark,))
 
     def begin(self, need: int) -> None:
         """A transaction that will not use more than `need` ids."""
-        self._need, self._ids = need, iter(range(0))
+        self._need, self._ids, self._late = need, iter(range(0)), {}
         self.db.known.clear()  # the other instances change conversations too
         self.db.filed = self.db.last = 0
         self.connection.execute("BEGIN")
@@ -151,6 +152,8 @@ class Link:
     def commit(self, marked: bool) -> None:
         """Raises InDoubt, or psycopg.Error: then nothing has happened."""
         number = self.number + 1
+        for sql, rows in self._late.items():
+            self._executemany(sql, sorted(rows, key=tuple))
         try:
             with self.connection.pipeline():
                 if marked:
@@ -179,6 +182,9 @@ class Link:
 
     def _executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         self.connection.cursor().executemany(query(sql), [storable(row) for row in rows])
+
+    def _put_off(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        self._late.setdefault(sql, []).extend(rows)
 
     def _new_id(self) -> int:
         for number in self._ids:

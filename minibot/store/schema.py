@@ -85,6 +85,7 @@ class Database:
 
     execute: Callable[..., Any]
     executemany: Callable[..., Any]
+    later: Callable[..., Any]  # the same at the end of the transaction, for rows that all conversations share
     new_id: Callable[[], int]
     name: str  # the database's id, part of every tag we send
     turns: int  # exchanges of history that a step carries

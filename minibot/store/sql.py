@@ -78,10 +78,10 @@ def finish(db: Database, held: Conversation, end: Finish, now: int) -> Step:
                    [(text, number, held.id) for number, text in end.transcripts.items()])
     if end.answer or end.told:
         spent = end.answer.tokens_in + end.answer.tokens_out if end.answer else 0
-        db.executemany("INSERT INTO spend (day, person, tokens, told) VALUES (?, ?, ?, ?) ON CONFLICT (day, person) DO "
-                       "UPDATE SET tokens = spend.tokens + excluded.tokens, told = spend.told + excluded.told",
-                       [(now // DAY, f"{held.platform}:{end.person or held.chat}", spent, int(end.told)),
-                        (now // DAY, "", spent, 0)])
+        db.later("INSERT INTO spend (day, person, tokens, told) VALUES (?, ?, ?, ?) ON CONFLICT (day, person) DO "
+                 "UPDATE SET tokens = spend.tokens + excluded.tokens, told = spend.told + excluded.told",
+                 [(now // DAY, f"{held.platform}:{end.person or held.chat}", spent, int(end.told)),
+                  (now // DAY, "", spent, 0)])
     return _step(db, held, now)
 
 

@@ -80,9 +80,10 @@ class SqliteStore:
         self._lock, self._connection = sqlite_file.open_writer(self._path, point)
         meta = dict(self._connection.execute("SELECT k, v FROM meta").fetchall())
         self._taken = self._reserved = int(meta["ids"])
-        self._db = Database(self._connection.execute, self._connection.executemany, count(self._reserved + 1).__next__,
-                            meta["database"], settings.history_turns, round(settings.human_pause_hours * HOUR),
-                            settings.retention_days * DAY, now, tuple(settings.destinations), int(meta["filed"]))
+        self._db = Database(self._connection.execute, self._connection.executemany, self._connection.executemany,
+                            count(self._reserved + 1).__next__, meta["database"], settings.history_turns,
+                            round(settings.human_pause_hours * HOUR), settings.retention_days * DAY, now,
+                            tuple(settings.destinations), int(meta["filed"]))
         self._commits, self._fresh, self._open, self._ended = 0, True, True, False
         self._jobs: queue.SimpleQueue[list[_Job]] = queue.SimpleQueue()
         self._asked: list[_Job] = []  # on their way to the thread

@@ -50,6 +50,7 @@ COMMANDS = {
     "retry": Command("minibot.desk.ledger:retry", "retry ID ... | --all [--force]", "try that again"),
     "forget": Command("minibot.desk.ledger:forget", "forget CHAT", "erase what is stored about a person"),
     "backup": Command("minibot.desk.ledger:backup", "backup FILE", "a checked copy of the database"),
+    "move": Command("minibot.desk.move", "move --to URL", "copy the SQLite database into an empty PostgreSQL one"),
     "audit": Command("minibot.desk.audit", "audit", "paths, hosts, secrets, personal data, threads, lines per file"),
     "unit": Command("minibot.desk.unit", "unit", "a systemd unit for this folder and user"),
 }

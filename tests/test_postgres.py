@@ -388,6 +388,64 @@ def test_the_operators_commands_work_beside_a_running_bot(postgres: PostgresServ
     assert "Hello?" not in operate("why", "77").stdout
 
 
+def test_a_database_is_moved_whole_and_goes_on_where_it_was(
+        postgres: PostgresServer, start_bot: Callable[..., BotProcess]) -> None:
+    bot, url = start_bot(), postgres.fresh()
+
+    def move(to: str = url) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, str(ROOT / "run.py"), "move", "--to", to], cwd=bot.folder, text=True,
+                              env=bot.settings, capture_output=True, timeout=30)
+
+    bot.say("telegram", "77", "first")
+    bot.replies("telegram", "77")
+    bot.settled()
+    busy = move()
+    assert busy.returncode == 1 and "in use by process" in busy.stderr and len(busy.stderr.splitlines()) == 1
+    assert bot.term() == 0
+    kept = bot.rows("SELECT id, text FROM inbound UNION ALL SELECT id, text FROM part ORDER BY 1")
+    done = move()
+    assert done.returncode == 0 and "rows copied and counted" in done.stdout and PASSWORD not in done.stdout, done
+    again = move()
+    assert again.returncode == 0 and "there already" in again.stdout
+    arrived = PostgresServer.sql(url, "SELECT id, text FROM inbound UNION ALL SELECT id, text FROM part ORDER BY 1")
+    assert arrived == kept
+    bot.settings["DATABASE_URL"] = url
+    bot.start()
+    webhook = bot.say("telegram", "77", "second")
+    assert len(bot.replies("telegram", "77", 2)) == 2
+    bot.world.deliver(webhook)
+    bot.settled()
+    assert [text for text, in PostgresServer.sql(url, "SELECT text FROM inbound ORDER BY id")] == ["first", "second"]
+    bot.settings["DATABASE_URL"] = "sqlite:///minibot.db"
+    refused = move()
+    assert refused.returncode == 1 and "newer than the move" in refused.stderr
+    assert move("sqlite:///other.db").returncode == move("mysql://x").returncode == 2
+
+
+def test_a_move_that_breaks_off_leaves_nothing_and_can_be_repeated(postgres: PostgresServer, tmp_path: Path) -> None:
+    from minibot.store.opening import open_reader
+    from minibot.store.postgres_move import move
+
+    url, here = postgres.fresh(), f"sqlite:///{tmp_path}/minibot.db"
+
+    async def story(store: Any) -> None:
+        await store.accept([message(number) for number in range(2500)], NOW)
+        await store.health(NOW)
+    run(here, story)
+
+    def break_off(table: str, count: int) -> None:
+        if table == "history":
+            raise KeyboardInterrupt
+
+    reader = open_reader(Settings(database_url=here))
+    with pytest.raises(KeyboardInterrupt):
+        move(reader, url, break_off)
+    assert PostgresServer.sql(url, "SELECT COUNT(*) FROM inbound") == [(0,)]
+    assert move(reader, url, lambda table, count: None)["inbound"] == 2500
+    assert move(reader, url, lambda table, count: None) == {}
+    reader.close()
+
+
 def test_a_machine_without_postgresql_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.postgres.Path.glob", lambda *_: iter(()))
     monkeypatch.setattr("tests.postgres.shutil.which", lambda _: None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from importlib.util import find_spec
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from minibot.config import Settings
@@ -29,7 +29,7 @@ def open_store(settings: Settings, now: int, point: Callable[[str], None] = lamb
     if settings.sqlite_path:
         from minibot.store.sqlite import SqliteStore
         return SqliteStore(settings, now, point=point, die=die)
-    _demand_driver()
+    demand_driver()
     from minibot.store.postgres import PostgresStore
     return PostgresStore(settings, now, point=point, die=die)
 
@@ -39,11 +39,14 @@ def open_reader(settings: Settings) -> Any:
     if settings.sqlite_path:
         from minibot.store import sqlite_file
         return sqlite_file.open_reader(settings.sqlite_path)
-    _demand_driver()
+    demand_driver()
     from minibot.store.postgres_file import PostgresReader
     return PostgresReader(settings.database_url)
 
 
-def _demand_driver() -> None:
-    if find_spec("psycopg") is None:
-        raise SettingsFault([NO_DRIVER])
+def demand_driver() -> None:
+    """Raises SettingsFault where psycopg is not installed."""
+    try:
+        import_module("psycopg")
+    except ImportError:  # or its library is
+        raise SettingsFault([NO_DRIVER]) from None

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from tests.drill import crash, days, disk, host, load
+from tests.drill import crash, days, disk, host, load, postgres
 from tests.drill.house import Say, Skipped, Verdict
 
 DRILLS: dict[str, tuple[str, Callable[[Say], Verdict]]] = {
@@ -33,6 +33,8 @@ DRILLS: dict[str, tuple[str, Callable[[Say], Verdict]]] = {
     "hour": ("T10 an outage of an hour", days.outage_of_an_hour),
     "day": ("T18 a day, and clocks that jump", days.a_day),
     "stops": ("T6 50 clean stops", crash.clean_stops),
+    "instances": ("T19 three on one PostgreSQL", postgres.killed_each_second),
+    "throughput": ("T19 1, 2, 3 instances", postgres.throughput),
 }
 
 

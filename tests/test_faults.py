@@ -38,6 +38,10 @@ def test_a_machine_that_slept_makes_and_sends_no_answer_twice() -> None:
     assert not lived(days.suspended)
 
 
+def test_an_instance_that_froze_writes_nothing_after_another_has_taken_over() -> None:
+    assert not lived(days.stalled)
+
+
 def test_over_the_daily_budget_one_polite_sentence_is_said_and_midnight_ends_it() -> None:
     assert not lived(days.a_new_day, DAILY_TOKENS_PER_USER="1000")
 

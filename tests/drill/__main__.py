@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from tests.drill import crash, days, disk, host, load, postgres
+from tests.drill import breakage, crash, days, disk, host, load, postgres
 from tests.drill.house import Say, Skipped, Verdict
 
 DRILLS: dict[str, tuple[str, Callable[[Say], Verdict]]] = {
@@ -35,6 +35,7 @@ DRILLS: dict[str, tuple[str, Callable[[Say], Verdict]]] = {
     "stops": ("T6 50 clean stops", crash.clean_stops),
     "instances": ("T19 three on one PostgreSQL", postgres.killed_each_second),
     "throughput": ("T19 1, 2, 3 instances", postgres.throughput),
+    "breakage": ("T25 minibot broken on purpose", breakage.broken),
 }
 
 

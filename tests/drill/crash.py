@@ -261,7 +261,7 @@ def poison(say: Say, chats: int = 12, seed: int = 1, platforms: tuple[str, ...] 
             bot.world.model.delay = 0.02
             bot.say("telegram", "666", "poison")
             with crowd.writing(2, pause=0.01):
-                while b"Sorry" not in "".join(bot.world.telegram.texts("666")).encode():
+                while "Sorry" not in "".join(bot.world.telegram.texts("666")) and deaths < 12:
                     if bot.exited:
                         deaths += 1
                         _start(bot, "")
@@ -283,11 +283,13 @@ def clean_stops(say: Say, stops: int = 50, seed: int = 1) -> Verdict:
     random_, took = random.Random(seed), list[float]()
     with stage(start=False) as bot:
         crowd = Crowd(bot.world, 25, seed)
-        bot.world.model.delay = 0.2
+        bot.world.model.delay, bot.world.delay = 0.2, 0.05
         bot.start()
         codes = Counter[int]()
         with crowd.writing(4, pause=0.002):
             for number in range(stops):
+                if number % 3:
+                    _at_work(bot)
                 time.sleep(random_.uniform(0.1, 0.8))
                 begun = time.monotonic()
                 assert bot.process

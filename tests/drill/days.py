@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 from minibot.flow import wording
-from minibot.flow.dispatch import LANES
+from minibot.flow.dispatch import LANES, Dispatcher
+from minibot.flow.guard import Purse
 from tests.drill.house import Audit, Crowd, Say, Verdict, audit
-from tests.drill.virtual import VirtualWorld, live
+from tests.drill.virtual import VirtualModel, VirtualWorld, live
 
 HOUR = 3600.0
 
@@ -57,8 +59,10 @@ def outage_of_an_hour(say: Say, chats: int = 500, seed: int = 1, seconds: float 
 def a_day(say: Say, seed: int = 1) -> Verdict:
     """T18: the window closes, budgets begin anew at midnight, old data goes, and the clock is set to and fro."""
     complaints, figures = list[str](), list[str]()
-    for life, settings in ((the_window_closes, {}), (a_new_day, {"DAILY_TOKENS_PER_USER": "1000"}),
-                           (retention, {"RETENTION_DAYS": "1"}), (set_back, {}), (set_ahead, {}), (suspended, {})):
+    lives = ((the_window_closes, {}), (a_new_day, {"DAILY_TOKENS_PER_USER": "1000"}),
+             (retention, {"RETENTION_DAYS": "1"}),
+             *((life, {}) for life in (set_back, set_ahead, suspended, stalled)))
+    for life, settings in lives:
         say(f"{life.__name__}, {len(complaints)} complaints")
         found = Lived()
         live(partial(life, found=found), seed, **settings)
@@ -151,6 +155,26 @@ async def set_ahead(world: VirtualWorld, found: Lived) -> None:
     found.demand(took <= 180, f"settled only after {took:.0f} s")
     rows = dict(await world.rows("SELECT chat, outcome FROM inbound"))
     found.demand(rows == {"5001": "window_closed", "5002": "replied"}, f"outcomes {rows}")
+
+
+async def stalled(world: VirtualWorld, found: Lived) -> None:
+    """One instance freezes while the model thinks, its lease passes, another takes over; then the first wakes up."""
+    slow = VirtualModel(world.now, world.settings)
+    other = replace(world.kit, model=slow, purse=Purse(world.settings))
+    world.model.latency = slow.latency = 60.0
+    world.model.reply = lambda messages: "too late"
+    second = Dispatcher(other, "second")
+    await world.say("telegram", "7001", "hello")
+    await asyncio.sleep(5)
+    world.store.asleep = True  # the first one's heartbeat stops
+    running = asyncio.ensure_future(second.run())
+    await asyncio.sleep(120)
+    await second.stop()
+    await running
+    world.store.asleep = False
+    texts, turns = world.telegram.texts("7001"), await world.rows("SELECT text FROM turn")
+    found.demand(texts == ["an answer"] and turns == [("an answer",)], f"texts {texts}, turns {turns}")
+    found.demand(len(world.model.calls) == 1, f"the first instance asked {len(world.model.calls)} times")
 
 
 async def suspended(world: VirtualWorld, found: Lived) -> None:

@@ -215,7 +215,10 @@ def after_the_cut(files: dict[str, File], chance: random.Random | None, acknowle
 
 
 def failing_writes(say: Say, most: int = 80, seed: int = 1, workers: int = 3) -> Verdict:
-    """T5: the n-th write, truncation or sync fails, once or from then on; then the disk is well again."""
+    """T5: the n-th write, truncation or sync fails, once or from then on; then the disk is well again.
+
+    After a failed sync nobody knows what is on the disk: the process has to end.
+    """
     chance, complaints, died = random.Random(seed), list[str](), 0
     codes = (errno.EIO, errno.ENOSPC)
     with shim() as made:
@@ -245,7 +248,7 @@ def _fails(made: str, plan: str) -> tuple[bool, list[str]]:
             except OSError:
                 pass
         bot.world.wait(lambda: bot.exited or crowd.answered(), 3)
-        ended, bound = bot.exited, 0
+        ended, went_on = bot.exited, "shim: a sync failed" in bot.log
         if not bot.exited:
             bot.kill()
         bound = in_flight(bot.database)
@@ -253,6 +256,7 @@ def _fails(made: str, plan: str) -> tuple[bool, list[str]]:
         settle(bot)
         bot.term()
         found = audit(crowd, bot.database, bound + 8)
+        found.demand(ended or not went_on, "it went on after a failed sync")
         return ended, found.complaints
 
 

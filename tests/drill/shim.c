@@ -3,6 +3,7 @@
    SHIM_LOG   every operation is appended there, so that the disk as it was at any moment can be rebuilt (disk.py):
               what had been synced, what had not, and how many webhooks had been answered 200 by then.
    SHIM_FAIL  "n:errno": the n-th write, truncation or sync fails with that error, once. "n:errno:on": from then on.
+              A sync that fails says so on stderr.
    SHIM_KILL  "n": the process is killed just before the n-th of them.
 
    A record: op (1 byte), file (4), offset (8), length (4), then that many bytes. Ops: O opened (the path), W written,
@@ -157,7 +158,8 @@ PWRITE(pwrite64, off64_t)
         if (!file_of(fd)) return real arguments; \
         pthread_mutex_lock(&lock); \
         int done = -1; \
-        if (!trouble() && (done = real arguments) == 0) note(op, file_of(fd), size, 0, 0); \
+        if (trouble()) { if (op == 'S') dprintf(2, "shim: a sync failed\n"), errno = EIO; } \
+        else if ((done = real arguments) == 0) note(op, file_of(fd), size, 0, 0); \
         pthread_mutex_unlock(&lock); \
         return done; \
     }

@@ -7,7 +7,7 @@ A message's way, and with it the reading order:
     flow/dispatch   due conversation -> Worker    a lease in the store: one conversation, one worker
     flow/conversation  messages -> answer         guard (may we?), ai (the model), commands, media
     flow/delivery   part -> Fate                  channels/* call and judge; web/calls performs; retry decides
-    store/*         what is true                  schema (tables), sql (verbs), sqlite (one writer) or postgres (several)
+    store/*         what is true                  schema (tables), sql (verbs), sqlite (one writer), postgres (several)
 
 Read first: model, work and errors (the values), then channels/contract and store/contract (the two borders),
 then along the table. config holds the settings, text and markup the words, desk what the operator uses, app

@@ -157,10 +157,12 @@ def killed_each_second(say: Say, seconds: int = 60, seed: int = 1) -> Verdict:
             while time.monotonic() < end:
                 begun, bot = time.monotonic(), chance.choice(here.bots)
                 here.kill(bot)
-                bot.start()
+                bot.start(wait=False)  # it may be killed again before it listens
                 kills += 1
                 time.sleep(max(0.0, begun + 1.0 - time.monotonic()))
                 say(f"{kills} kills, {len(crowd.acked)} acknowledged")
+            for bot in here.bots:
+                bot.until(lambda: here.ask(bot) != b"{}", 30, "it is back")
             refused = _frozen(here, say)
             say("the server crashes")
             here.server.stop("immediate")

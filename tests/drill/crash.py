@@ -248,7 +248,8 @@ class Limits:
         return early
 
 
-def poison(say: Say, chats: int = 12, seed: int = 1, platforms: tuple[str, ...] = PLATFORMS) -> Verdict:
+def poison(say: Say, chats: int = 12, seed: int = 1, platforms: tuple[str, ...] = PLATFORMS, pause: float = 0.01
+           ) -> Verdict:
     """T12: one message kills the process whenever the model is about to be asked; it is started again each time."""
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
         program = copy_of_minibot(Path(folder), ("flow/conversation.py", "            prompt = list(step.history)", """\
@@ -260,7 +261,7 @@ def poison(say: Say, chats: int = 12, seed: int = 1, platforms: tuple[str, ...] 
             bot.start()
             bot.world.model.delay = 0.02
             bot.say("telegram", "666", "poison")
-            with crowd.writing(2, pause=0.01):
+            with crowd.writing(2, pause=pause):
                 while "Sorry" not in "".join(bot.world.telegram.texts("666")) and deaths < 12:
                     if bot.exited:
                         deaths += 1

@@ -1,11 +1,11 @@
 """The model: what was said goes in, an `Answer` comes out. OpenAI, and every server that speaks its Chat Completions.
 
-Not here: what an error means (`ai_faults.py`), the demo's responder (`ai_offline.py`). The law: the SDK is imported
-in a thread after the server listens; a call has one deadline for everything and none of the SDK's own retries; a
-request is adapted (a parameter, the length, the pictures) only where the server says so; no key in any log, error
-or traceback. The SDK's low-level `post` costs a fifth of its typed methods (openai 3.54).
+Not here: the SDK's client (`ai_client.py`), what an error means (`ai_faults.py`), the demo's responder
+(`ai_offline.py`). The law: a call has one deadline for everything and none of the SDK's own retries; a request is
+adapted (a parameter, the length, the pictures) only where the server says so; no key in any log, error or
+traceback. The SDK's low-level `post` costs a fifth of its typed methods (openai 3.54).
 
-Next: `ai_faults.py`.
+Next: `ai_client.py`.
 """
 
 from __future__ import annotations
@@ -15,23 +15,22 @@ import hmac
 import logging
 import re
 from base64 import b64encode
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from minibot.ai_faults import NOT_JSON, TIMEOUT, Fault, explain, read_answer
 from minibot.config import Settings
+from minibot.model import Call, Reply
 from minibot.work import Answer, Said
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 log = logging.getLogger("minibot.ai")
 Result = TypeVar("Result")
 
-OPENAI = "https://api.openai.com/v1"
-CONNECT_SECONDS, IDLE_SECONDS = 10.0, 60.0
-LANES = 8  # connection pools: each call looks at all idle connections of its pool, 100 in one double its cost
 IMAGE_TOKENS = 1000  # more than detail "low" costs
 UNSAID = "What is in this picture?"
 UNSEEN = "[a picture that this model cannot see]"
@@ -56,9 +55,6 @@ class Model(Protocol):
 
     async def warm(self) -> None:
         """Load what takes long; a fault is logged."""
-
-    async def close(self) -> None:
-        """Let go of the connections."""
 
 
 def retires(model: str) -> tuple[str, str] | None:
@@ -92,27 +88,21 @@ def fit(said: Sequence[Said], settings: Settings) -> list[Said]:
 
 
 class OpenAiModel:
-    """Stateless Chat Completions. `clock` counts seconds; `point` is told "call:model:before" and ":after"."""
+    """Stateless Chat Completions. `clock` counts seconds; `perform` carries out calls, as a `Caller`'s does."""
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float],
-                 point: Callable[[str], None] = lambda name: None) -> None:
+                 perform: Callable[[Call, str], Awaitable[Reply]]) -> None:
         self.name = settings.openai_model
-        self._settings, self._clock, self._point = settings, clock, point
-        self._official = urlsplit(settings.openai_base_url or OPENAI).hostname == "api.openai.com"
+        self._settings, self._clock, self._perform = settings, clock, perform
+        self._official = urlsplit(settings.openai_base_url).hostname in (None, "api.openai.com")
         self._dropped: set[str] = set()  # parameters that this server refused
-        self._clients: asyncio.Future[list[Any]] | None = None
-        self._busy: Counter[Any] = Counter()  # calls in flight by client
+        self._client: asyncio.Future[AsyncOpenAI] | None = None
 
     async def warm(self) -> None:
         try:
             await self._ready()
         except Exception as error:  # as in _post
             log.error("the model cannot be used: %s", explain(error))
-
-    async def close(self) -> None:
-        if self._clients and self._clients.done() and not self._clients.exception():
-            for client in self._clients.result():
-                await client.close()
 
     async def answer(self, said: Sequence[Said], person: str) -> Answer:
         begun, prompt = self._clock(), fit(said, self._settings)
@@ -174,23 +164,21 @@ class OpenAiModel:
             body |= {name: value for name, value in own.items() if name not in self._dropped}
         return body
 
-    async def _ready(self) -> list[Any]:
-        if not self._clients or (self._clients.done() and self._clients.exception()):
-            self._clients = asyncio.ensure_future(asyncio.to_thread(_connect, self._settings))
-        return await asyncio.shield(self._clients)  # whoever gives up waiting must not end it for the others
+    async def _ready(self) -> AsyncOpenAI:
+        if not self._client or (self._client.done() and self._client.exception()):
+            self._client = asyncio.ensure_future(asyncio.to_thread(self._connect))
+        return await asyncio.shield(self._client)  # whoever gives up waiting must not end it for the others
+
+    def _connect(self) -> AsyncOpenAI:
+        """In a thread, as importing the SDK takes half a second."""
+        from minibot.ai_client import connect
+
+        return connect(self._settings, self._perform)
 
     async def _post(self, path: str, body: dict[str, Any], key: str, **more: Any) -> Any:
         try:
-            client = min(await self._ready(), key=lambda one: self._busy[one])  # the first, where all are idle
-            self._busy[client] += 1
-            try:
-                self._point("call:model:before")
-                found = await client.post(path, cast_to=object, body=body, **more)
-                self._point("call:model:after")
-                return found
-            finally:
-                self._busy[client] -= 1
-        except Exception as error:  # the SDK's own and what it lets through of json, ssl, anyio: the table knows
+            return await (await self._ready()).post(path, cast_to=object, body=body, **more)
+        except Exception as error:  # the SDK's own and what it lets through of json and ours: the table knows
             fault = explain(error, key=key, model=body["model"])
         raise fault  # out here: no traceback leads to the SDK's error, which may show the key
 
@@ -200,21 +188,3 @@ def _message(item: Said) -> dict[str, Any]:
         "url": f"data:{mime};base64,{b64encode(image).decode()}", "detail": "low"}} for mime, image in item.images]
     content = [{"type": "text", "text": item.text or UNSAID}, *pictures] if pictures else item.text
     return {"role": item.role, "content": content}
-
-
-def _connect(settings: Settings) -> list[Any]:
-    """The SDK's clients; in a thread, as importing it takes half a second."""
-    import openai
-
-    with suppress(AttributeError):  # a private name; people write again after more than its 5 seconds
-        openai._constants.DEFAULT_CONNECTION_LIMITS.keepalive_expiry = IDLE_SECONDS
-    clients = [openai.AsyncOpenAI(
-        api_key=settings.ai_api_key.reveal() or "none",  # local servers want none, the SDK insists
-        base_url=settings.openai_base_url or OPENAI, max_retries=0,
-        timeout=openai.Timeout(settings.ai_timeout_seconds, connect=CONNECT_SECONDS)) for _ in range(LANES)]
-    for client in clients:  # what a forgotten environment would add to every request
-        client.organization = client.project = None
-        client._custom_headers = {}
-    for name in ("openai", "httpx2", "httpcore2"):  # they log URLs at info, and more at debug
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return clients

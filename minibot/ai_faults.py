@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from minibot.errors import AiFailed, AiRemedy, retry_after
+from minibot.errors import AiFailed, AiRemedy, NoAnswer, retry_after
 from minibot.text import visible
 
 WAIT, GIVE_UP, REFUSED = AiRemedy.WAIT, AiRemedy.GIVE_UP, AiRemedy.REFUSED
@@ -28,8 +28,9 @@ _LONG: Row = GIVE_UP, "too_long", "too long for {model} even when shortened: low
 _MODEL: Row = GIVE_UP, "unknown_model", "there is no {model} (any more): set {key} (or OPENAI_BASE_URL lacks its /v1)"
 _KEY: Row = GIVE_UP, "bad_key", "AI_API_KEY is wrong, revoked, or not allowed from this address: set a new one"
 _DOWN: Row = WAIT, "http_{status}", "the model's server is in trouble"
+_MOVED: Row = GIVE_UP, "http_{status}", "the model's server is elsewhere (it redirects): set OPENAI_BASE_URL to that"
 _OTHER: Row = GIVE_UP, "http_{status}", "the model's server refuses the request ({named})"
-_BROKEN: Row = GIVE_UP, "no_client", "{named}: check OPENAI_BASE_URL, AI_API_KEY, HTTPS_PROXY and ALL_PROXY (no socks)"
+_BROKEN: Row = GIVE_UP, "no_client", "{named}: check OPENAI_BASE_URL and AI_API_KEY"
 MEANING: Mapping[str | int, Row] = {
     **dict.fromkeys(("insufficient_quota", "credit_balance_exhausted", "organization_spend_limit_exceeded", 402,
                      "project_spend_limit_exceeded", "organization_usage_limit_exceeded",
@@ -39,10 +40,8 @@ MEANING: Mapping[str | int, Row] = {
     **dict.fromkeys(("model_not_found", 404), _MODEL), **dict.fromkeys(("invalid_api_key", 401), _KEY),
     403: (GIVE_UP, "forbidden", "the model's maker does not serve this key, project or country"),
     429: (WAIT, "rate_limited", "the model's server asks for patience"), **dict.fromkeys((408, 409, 425), _DOWN),
-    "APITimeoutError": TIMEOUT, "JSONDecodeError": NOT_JSON, "UnicodeDecodeError": NOT_JSON,
-    "UnsupportedProtocol": _BROKEN, "LocalProtocolError": _BROKEN,
-    "ConnectError": (WAIT, "unreachable", "no connection to the model's server"),
-    "APIConnectionError": (WAIT, "unreachable", "the connection to the model's server broke"),
+    "JSONDecodeError": NOT_JSON, "UnicodeDecodeError": NOT_JSON,
+    "NoAnswer": (WAIT, "unreachable", "no connection ({named}): if that lasts, check OPENAI_BASE_URL, HTTPS_PROXY"),
     "ModuleNotFoundError": (GIVE_UP, "no_sdk", "the openai package is missing or broken: pip install openai"),
 }
 DROPPABLE = ("max_tokens", "max_completion_tokens", "store", "safety_identifier")
@@ -63,9 +62,8 @@ def explain(error: Exception, **words: object) -> Fault:
     """What an exception of the SDK means. `words`: `key`, the setting that named `model`."""
     if response := getattr(error, "response", None):
         return rejected(response.status_code, getattr(error, "body", None), response.headers, **words)
-    names = [kind.__name__ for fault in (error.__cause__, error) for kind in type(fault).__mro__]
-    row = next((MEANING[name] for name in names if name in MEANING), _BROKEN)
-    return Fault(row, named=type(error.__cause__ or error).__name__)
+    row = next((MEANING[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in MEANING), _BROKEN)
+    return Fault(row, named=error if isinstance(error, NoAnswer) else type(error).__name__)
 
 
 def rejected(status: int, error: Any, fields: Any = {}, **words: object) -> Fault:
@@ -73,7 +71,8 @@ def rejected(status: int, error: Any, fields: Any = {}, **words: object) -> Faul
     said = error if isinstance(error, dict) else {"message": error}
     code, kind, param = names = [str(said.get(name) or "") for name in ("code", "type", "param")]
     text = f"{param!r} {code} {kind} {said.get('message')}".lower()
-    row = MEANING.get(code) or MEANING.get(kind) or MEANING.get(status) or (_DOWN if status >= 500 else _OTHER)
+    row = MEANING.get(code) or MEANING.get(kind) or MEANING.get(status) or (
+        _DOWN if status >= 500 else _MOVED if 300 <= status < 400 else _OTHER)
     if row is _OTHER:
         row = _LONG if _TOO_LONG.search(text) else _MODEL if param == "model" else _OTHER
     refused = frozenset(name for name in DROPPABLE if re.search(rf"""['"`]{name}['"`]|supplied: {name}\b""", text))

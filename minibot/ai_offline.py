@@ -33,9 +33,6 @@ class OfflineModel:
     async def warm(self) -> None:
         """Nothing to load."""
 
-    async def close(self) -> None:
-        """Nothing to close."""
-
 
 def _reply(last: Said, number: int, person: str) -> str:
     word, _, rest = last.text.strip().partition(" ")

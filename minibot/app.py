@@ -82,8 +82,8 @@ class App:
         self.clock = now if settings.sqlite_path else lambda: now() + store.ahead  # instances agree on the time
         self.kit = rehearse(Kit(
             settings, store, {name: make(settings) for name, make in CHANNELS.items()}, self.caller,
-            OpenAiModel(settings, clock=time.monotonic, point=point), self.clock, random.random, Purse(settings),
-            {name: Breaker() for name in (*PLATFORMS, "model")}, self.counts, self.meter.observe))
+            OpenAiModel(settings, clock=time.monotonic, perform=self.caller.perform), self.clock, random.random,
+            Purse(settings), {name: Breaker() for name in (*PLATFORMS, "model")}, self.counts, self.meter.observe))
         self.store, self.channels, self.model = self.kit.store, self.kit.channels, self.kit.model
         self._id = secrets.token_hex(8)  # tells this start from every other, on any machine: see desk/check.py
         self.dispatcher, self.exporter = Dispatcher(self.kit, self._id), Exporter(self.kit)
@@ -123,7 +123,6 @@ class App:
         self.close_control()
         for task in self._background:
             task.cancel()
-        await self.model.close()
         self.caller.close()
         await self.store.close(self.clock())
 

@@ -238,6 +238,7 @@ class Call:
     body: bytes = field(default=b"", repr=False)
     timeout: float = 30.0  # seconds, for the whole call
     max_bytes: int = 1 << 20  # of the reply
+    cut: bool = False  # off, once nobody waits for the reply any more
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,11 +171,10 @@ async def model(case: Case, say: Say) -> None:
         if not settings.openai_base_url and (end := retires(getattr(settings, key))):
             say("model", (True, "warning", f"{getattr(settings, key)} is switched off on {end[0]}",
                           f"set {KEYS[key]}={end[1]}"))
-    asked = OpenAiModel(replace(settings, max_output_tokens=16, system_prompt="Say OK."), clock=time.monotonic)
+    asked = OpenAiModel(replace(settings, max_output_tokens=16, system_prompt="Say OK."), clock=time.monotonic,
+                        perform=case.caller.perform)
     try:
         answer = await asked.answer([Said("user", "Are you there?")], "check")
         say("model", (True, "ok", f"{settings.openai_model} answers, in {answer.milliseconds / 1000:.1f} s", ""))
     except AiFailed as fault:  # empty: a reasoning model spent the few tokens on thinking, so it lives
         say("model", (fault.code != "empty_answer", "error", f"{settings.openai_model}: {fault.code}", fault.help))
-    finally:
-        await asked.close()

@@ -17,6 +17,8 @@ from minibot.store.schema import DAY, FIELDS, Database
 from minibot.work import Conversation, Said, Step, Usage, Waiting, said
 
 MOST_WAITING = 100  # messages in one step; the rest comes with the next
+MOST_SEEN = 1000  # messages looked back at, at most
+WHOSE = "FROM history h JOIN inbound i ON i.id = h.id WHERE h.conversation = ? ORDER BY h.id DESC LIMIT ?"
 MINUTE = 60_000
 PACE = 2_000  # ms: who answers faster than this, in the same few words again and again, is a machine
 SHORT = 200  # characters
@@ -32,8 +34,8 @@ def step(db: Database, held: Conversation, now: int) -> Step:
     waiting = sorted((Waiting(row[0], _quoting(db, held, _inbound(held, row)), row[19]) for row in rows),
                      key=lambda item: (item.inbound.sent_at, item.id))
     reset_id, = db.one("SELECT reset_id FROM conversation WHERE id = ?", held.id)
-    turns = db.all("SELECT id, text, created_at FROM turn WHERE conversation = ? AND kind <> 'notice' AND id > ? "
-                   "ORDER BY id DESC LIMIT ?", held.id, reset_id, db.turns)
+    turns = db.many("id, text, created_at", "FROM turn WHERE conversation = ? AND kind <> 'notice' AND id > ? "
+                    "ORDER BY id DESC LIMIT ?", held.id, reset_id, db.turns)
     earlier, recent, repeats = _look_back(db, held, {row[0]: row[2] for row in turns}, reset_id, now)
     lines = earlier + [((row[0], 1, 0), Said("assistant", row[1])) for row in turns]
     history = tuple(line for _, line in sorted(lines, key=lambda item: item[0]) if line.text)
@@ -48,25 +50,35 @@ def _look_back(db: Database, held: Conversation, made: dict[int, int], reset_id:
                ) -> tuple[list[tuple[tuple[int, int, int], Said]], int, int]:
     """(messages answered in the turns `made` or left to a person, each with its place before the turn; how many of
     all came in the last minute; how many times in a row the same few words came at machine pace)."""
-    earlier, recent, repeats = list[tuple[tuple[int, int, int], Said]](), 0, 0
-    oldest, paced, newer = min(made, default=0), True, ("", 0)
-    for number, text, received_at, sent_at, turn, outcome, *rest in db.execute(
-            "SELECT i.id, i.text, i.received_at, i.sent_at, i.turn, i.outcome, i.chat, i.person, i.name, i.media, "
-            "i.forwarded, i.quoted FROM history h JOIN inbound i ON i.id = h.id WHERE h.conversation = ? "
-            "ORDER BY h.id DESC LIMIT 1000", (held.id,)):
-        if paced and newer[1]:
-            paced = text == newer[0] and len(text) <= SHORT and newer[1] - max(received_at, made.get(turn, 0)) <= PACE
-            repeats += paced
-        newer = text, received_at
-        recent += received_at > now - MINUTE and outcome != "rate_limited"  # what was refused uses up nothing
-        if turn in made or outcome == "paused" and number > reset_id:
-            chat, person, name, media, forwarded, quoted = rest
-            earlier.append(((turn or number, 0, sent_at), Said("user", said(Inbound(
-                "", "", chat, "", text=text, person=person, name=name, media=_media(media), forwarded=bool(forwarded),
-                quoted=quoted)))))
-        elif received_at <= now - MINUTE and number < oldest or len(earlier) > 3 * db.turns:
+    oldest = min(made, default=0)
+    for most in (2 * db.turns + 10, MOST_SEEN):  # mostly the few are enough
+        earlier, recent, repeats = list[tuple[tuple[int, int, int], Said]](), 0, 0
+        paced, newer = True, ("", 0)
+        rows = db.many("i.id, i.text, i.received_at, i.sent_at, i.turn, i.outcome, i.chat, i.person, i.name, i.media, "
+                       "i.forwarded, i.quoted", WHOSE, held.id, most)
+        for number, text, received_at, sent_at, turn, outcome, *rest in rows:
+            if paced and newer[1]:
+                paced = (text == newer[0] and len(text) <= SHORT
+                         and newer[1] - max(received_at, made.get(turn, 0)) <= PACE)
+                repeats += paced
+            newer = text, received_at
+            recent += received_at > now - MINUTE and outcome != "rate_limited"  # what was refused uses up nothing
+            if turn in made or outcome == "paused" and number > reset_id:
+                earlier.append(((turn or number, 0, sent_at), Said("user", _said(text, rest))))
+            if len(earlier) > 3 * db.turns:
+                break
+        if len(rows) < most or rows[-1][0] < oldest or len(earlier) > 3 * db.turns:
             break
+    if len(rows) == most and rows[-1][2] > now - MINUTE and db.pace < MOST_SEEN:  # a minute has more than was seen
+        recent, = db.one(f"SELECT COUNT(*) FROM (SELECT i.received_at, i.outcome {WHOSE}) AS seen WHERE received_at > "
+                         "? AND COALESCE(outcome, '') <> 'rate_limited'", held.id, MOST_SEEN, now - MINUTE)
     return earlier, recent, repeats
+
+
+def _said(text: str, rest: Sequence[Any]) -> str:
+    chat, person, name, media, forwarded, quoted = rest
+    return said(Inbound("", "", chat, "", text=text, person=person, name=name, media=_media(media),
+                        forwarded=bool(forwarded), quoted=quoted))
 
 
 def _inbound(held: Conversation, row: Sequence[Any]) -> Inbound:

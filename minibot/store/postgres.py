@@ -56,8 +56,9 @@ class PostgresStore:
         meta = prepare(settings.database_url, now, point)
         self._clock, self.ahead, self._owners = now, meta["clock"] - now, set[str]()
         known = {"name": meta["database"], "turns": settings.history_turns,
-                 "pause": round(settings.human_pause_hours * HOUR), "keep": settings.retention_days * DAY,
-                 "clock": now, "destinations": tuple(settings.destinations)}
+                 "pace": settings.messages_per_minute, "pause": round(settings.human_pause_hours * HOUR),
+                 "keep": settings.retention_days * DAY, "clock": now,
+                 "destinations": tuple(settings.destinations)}
         self._yard = Yard(settings.database_url, Numbers(settings.database_url), known, point, die, self._deliver)
         self._intake, self._work = Jobs(), Jobs()
         self._lanes = [Lane(self._yard, self._intake, INTAKE), *(Lane(self._yard, self._work, most) for most in WORK)]

@@ -21,6 +21,7 @@ Next: `sql_intake.py`, how a message comes in; `sql.py`, how it is worked.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,6 +90,7 @@ class Database:
     new_id: Callable[[], int]
     name: str  # the database's id, part of every tag we send
     turns: int  # exchanges of history that a step carries
+    pace: int  # messages a minute that one conversation may send
     pause: int  # ms of silence after a person took over
     keep: int  # ms until what was said is removed; 0: never
     clock: int  # the last time that `maintain` was told
@@ -96,6 +98,7 @@ class Database:
     filed: int = 0  # messages up to this id are entered under their conversations
     last: int = (1 << 63) - 1  # and those after this one are another instance's business
     skip_locked: str = ""  # what a claim adds so that instances do not wait for each other
+    packs: bool = False  # rows as one JSON text: sqlite3 gives the interpreter's lock away for every single row
     known: dict[tuple[str, ...], tuple[int, int, str]] = field(default_factory=dict)
     # ... (platform, account, chat) -> (conversation, paused until, alias): saves the door a look-up a message.
     # Whatever changes an address, a pause or a block empties it, and so does a transaction that fails.
@@ -107,6 +110,15 @@ class Database:
     def all(self, sql: str, *values: object) -> list[Any]:
         """Every row."""
         return list(self.execute(sql, values))
+
+    def many(self, columns: str, source: str, *values: object) -> list[Any]:
+        """Every row of `SELECT columns source`, fetched at once."""
+        if not self.packs:
+            return self.all(f"SELECT {columns} {source}", *values)
+        names = [f"c{place}" for place in range(columns.count(",") + 1)]
+        inner = ", ".join(f"{column} AS {name}" for column, name in zip(columns.split(", "), names))
+        packed = f"json_group_array(json_array({', '.join(names)}))"
+        return list(json.loads(self.one(f"SELECT {packed} FROM (SELECT {inner} {source})", *values)[0]))
 
     def run(self, sql: str, *values: object) -> int:
         """Change something; how many rows."""

@@ -32,7 +32,7 @@ from minibot.store.sql_intake import accept
 from minibot.work import Accepted
 
 log = logging.getLogger("minibot.store")
-MOST = 256  # verbs in one transaction, or a few more
+MOST = 256  # verbs in one transaction, or some more
 FLOOR = 50 << 20  # bytes of free disk below which no webhook is taken any more
 RESERVE = 1_000  # ids set aside at once, so that none is given twice, whatever happens
 FILE_AT, FILE_MUST, FILE_STEP = 256, 8_192, 512  # messages not yet filed: at a quiet moment, at once; how many at once
@@ -78,15 +78,15 @@ class SqliteStore:
                  ) -> None:
         self._path, self._floor, self._point, self._die = settings.sqlite_path, floor, point, die
         self._lock, self._connection = sqlite_file.open_writer(self._path, point)
-        meta = dict(self._connection.execute("SELECT k, v FROM meta").fetchall())
+        execute, executemany = self._connection.execute, self._connection.executemany
+        meta = dict(execute("SELECT k, v FROM meta"))
         self._taken = self._reserved = int(meta["ids"])
-        self._db = Database(self._connection.execute, self._connection.executemany, self._connection.executemany,
-                            count(self._reserved + 1).__next__, meta["database"], settings.history_turns,
+        self._db = Database(execute, executemany, executemany, count(self._reserved + 1).__next__, meta["database"],
+                            settings.history_turns, settings.messages_per_minute,
                             round(settings.human_pause_hours * HOUR), settings.retention_days * DAY, now,
-                            tuple(settings.destinations), int(meta["filed"]))
+                            tuple(settings.destinations), int(meta["filed"]), packs=True)
         self._commits, self._fresh, self._open, self._ended = 0, True, True, False
-        self._jobs: queue.SimpleQueue[list[_Job]] = queue.SimpleQueue()
-        self._asked: list[_Job] = []  # on their way to the thread
+        self._jobs, self._asked = queue.SimpleQueue[list[_Job]](), list[_Job]()  # the thread's; on their way there
         self._thread = threading.Thread(target=self._work, name="minibot-store", daemon=True)
         self._thread.start()
 
@@ -114,8 +114,8 @@ class SqliteStore:
             promise.set_exception(StoreDown("the store is closed"))
             return promise
         if not self._asked:
-            self._loop = asyncio.get_running_loop()
-            self._loop.call_soon(self._hand_over, 1, self._loop.time() + GATHER)
+            self._loop = loop = asyncio.get_running_loop()
+            loop.call_soon(self._hand_over, 1, loop.time() + GATHER)
         self._asked.append(_Job(name, verb, args, promise, bare))
         return promise
 
@@ -144,7 +144,7 @@ class SqliteStore:
             self._die()
 
     def _queued(self) -> list[_Job]:
-        jobs: list[_Job] = []
+        jobs = list[_Job]()
         while len(jobs) < MOST and not self._jobs.empty():
             jobs += self._jobs.get_nowait()
         return jobs

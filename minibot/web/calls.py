@@ -23,7 +23,9 @@ from minibot.model import Call, Reply
 from minibot.web import media
 
 if TYPE_CHECKING:
-    from minibot.web.opener import Opener
+    from minibot.web.opener import Exchange, Opener
+
+MODEL_THREADS = 128  # an answer takes seconds, and so many conversations are worked at once
 
 
 class _Pool:
@@ -68,7 +70,7 @@ class Caller:
     def __init__(self, *, clock: Callable[[], float], threads: int = 24,
                  point: Callable[[str], None] = lambda name: None) -> None:
         self._clock, self._point = clock, point
-        self._pools: defaultdict[str, _Pool] = defaultdict(lambda: _Pool(threads))
+        self._pools: defaultdict[str, _Pool] = defaultdict(lambda: _Pool(threads), model=_Pool(MODEL_THREADS))
 
     @cached_property
     def _opener(self) -> Opener:
@@ -78,8 +80,14 @@ class Caller:
 
     async def perform(self, call: Call, pool: str) -> Reply:
         """Carry out `call` in a thread of `pool`. Any status is a Reply. Raises NoAnswer."""
-        reply: Reply = await self._pools[pool].submit(lambda: self._opener.perform(call))
-        return reply
+        begun: list[Exchange] = []
+        try:
+            reply: Reply = await self._pools[pool].submit(lambda: self._opener.perform(call, begun=begun.append))
+            return reply
+        except asyncio.CancelledError:
+            for exchange in begun if call.cut else ():
+                exchange.cut()
+            raise
 
     async def download(self, call: Call, hosts: tuple[str, ...], origins: tuple[str, ...], limit: int,
                        resolve: media.Resolve = media.addresses) -> bytes:

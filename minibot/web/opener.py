@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import http.client
 import io
+import math
 import socket
 import ssl
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from threading import Lock
 from typing import Any
@@ -40,11 +42,25 @@ class Exchange(urllib.request.Request):
         if self.type not in ("http", "https"):
             raise ValueError
         self.call, self.pin, self._clock, self._deadline = call, pin, clock, clock() + call.timeout
+        self.carrier: list[socket.socket] = []  # the connection in use; whoever takes it out may end it or keep it
 
     def set_proxy(self, host: str, type: str) -> None:
         """Called by urllib's ProxyHandler; `host` becomes the proxy."""
         self.tunnel, self.proxied = self.host if self.type == "https" else "", True
         super().set_proxy(host, type)
+
+    def cut(self) -> None:
+        """End it from another thread: nobody waits for the reply."""
+        self._deadline = -math.inf
+        with suppress(IndexError, OSError):
+            socket.socket.shutdown(self.carrier.pop(), socket.SHUT_RDWR)  # below TLS: its state is the thread's
+
+    def release(self) -> bool:
+        """The reply is here; false: it was cut meanwhile."""
+        try:
+            return bool(self.carrier.pop())
+        except IndexError:
+            return False
 
     def left(self) -> float:
         """Seconds until the deadline. Raises TimeoutError after it."""
@@ -100,6 +116,7 @@ class _Plain(http.client.HTTPConnection):
         call, self._exchange, self._body, exchange.phase = exchange.call, exchange, b"", CONNECTING
         if not self.sock:
             self.connect()
+        exchange.carrier = [self.sock]
         self._body, exchange.phase = call.body, SENDING
         fields = {"User-Agent": "minibot/1", **call.fields, **({} if exchange.tunnel else exchange.headers)}
         if call.body:
@@ -139,15 +156,17 @@ class Opener(urllib.request.BaseHandler):
         self._director.add_handler(urllib.request.ProxyHandler())  # HTTP_PROXY, HTTPS_PROXY, NO_PROXY
         self._director.add_handler(self)
 
-    def perform(self, call: Call, pin: Pin | None = None) -> Reply:
+    def perform(self, call: Call, pin: Pin | None = None, begun: Callable[[Exchange], None] = lambda exchange: None
+                ) -> Reply:
         """Carry out `call`; every status is a Reply, redirects too. `pin` chooses the address of its host.
 
-        Raises NoAnswer, whose text names the call and the phase.
+        `begun` is told the exchange, which may be cut. Raises NoAnswer, whose text names the call and the phase.
         """
         self._point(f"call:{call.name}:before")
         exchange = None
         try:
             exchange = Exchange(call, self._clock, pin)
+            begun(exchange)
             reply: Reply = self._director.open(exchange)
             self._point(f"call:{call.name}:after")
             return reply
@@ -203,4 +222,5 @@ class Opener(urllib.request.BaseHandler):
             return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
         finally:
             connection.idle_since = self._clock()
+            keep = keep and exchange.release()
             kept.append(connection) if keep else connection.close()

@@ -1,0 +1,56 @@
+"""The SDK's client, on our own road: it builds requests and reads answers, the bytes travel through `web/calls`.
+
+Not here: what is asked (`ai.py`). The law: every outgoing call of this program takes the one door that keeps
+connections alive, ends in time, bounds the reply, follows no redirect and knows the proxies; a request that nobody
+waits for any more is cut off, since the far end works as long as somebody listens. The SDK's own road costs a
+millisecond more for each answer (openai 3.54, httpx2 2.16).
+
+Imported in a thread after the server listens: the SDK takes half a second to load.
+Next: `ai_faults.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import openai
+
+from minibot.config import Settings
+from minibot.model import Call, Reply
+
+OPENAI = "https://api.openai.com/v1"
+MOST = 4 << 20  # bytes of an answer; a long one has some 50 KB
+OURS = (b"host", b"content-length", b"connection", b"accept-encoding", b"user-agent")  # the road sees to these itself
+HTTP: Any = sys.modules[openai.DefaultAsyncHttpxClient.__base__.__module__.partition(".")[0]]  # as it comes
+Perform = Callable[[Call, str], Awaitable[Reply]]
+
+
+class Road(openai.DefaultAsyncHttpxClient):
+    """The one method of its HTTP client that the SDK calls. Raises NoAnswer."""
+
+    def __init__(self, perform: Perform, seconds: float) -> None:
+        super().__init__(transport=HTTP.AsyncBaseTransport(), trust_env=False)
+        self._perform, self._seconds = perform, seconds
+
+    async def send(self, request: Any, **options: Any) -> Any:
+        """Perform the request as a `Call`."""
+        fields = {name.decode(): value.decode() for name, value in request.headers.raw if name.lower() not in OURS}
+        reply = await self._perform(Call("model", request.method, str(request.url), fields, await request.aread(),
+                                         self._seconds, MOST, cut=True), "model")
+        return HTTP.Response(reply.status, headers=dict(reply.fields), content=reply.body, request=request)
+
+
+def connect(settings: Settings, perform: Perform) -> openai.AsyncOpenAI:
+    """The SDK's client for these settings, without what a forgotten environment would add to every request."""
+    client = openai.AsyncOpenAI(
+        api_key=settings.ai_api_key.reveal() or "none",  # local servers want none, the SDK insists
+        base_url=settings.openai_base_url or OPENAI, max_retries=0,
+        http_client=Road(perform, settings.ai_timeout_seconds))
+    client.organization = client.project = None
+    client._custom_headers = {}
+    for name in ("openai", "httpx2", "httpcore2"):  # they log URLs at info, and more at debug
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return client

@@ -187,12 +187,14 @@ def killed_each_second(say: Say, seconds: int = 60, seed: int = 1) -> Verdict:
 def _frozen(here: House, say: Say) -> int:
     """One instance stands still for longer than a lease, with work in hand; how many of its writes were refused."""
     bot = here.bots[0]
-    here.world.model.delay = 0.5  # so that there is something in hand
-    time.sleep(2.0)
     assert bot.process
-    url = f"http://127.0.0.1:{bot.port}"
+    url, name = f"http://127.0.0.1:{bot.port}", json.loads(here.ask(bot)).get("id")
+    here.world.model.hold()
+    bot.until(lambda: here.server.sql(here.server.url(), "SELECT id FROM conversation WHERE lease_owner = %s AND id IN "
+                                      "(SELECT conversation FROM waiting)", name), 30, "something is in hand")
     here.world.urls.remove(url)
     here.freeze(bot)
+    here.world.model.release()
     end = time.monotonic() + LEASE + 5
     while time.monotonic() < end:
         say(f"frozen for {end - time.monotonic():.0f} s more")
@@ -200,7 +202,6 @@ def _frozen(here: House, say: Say) -> int:
     bot.process.send_signal(signal.SIGCONT)
     here.world.urls.append(url)
     time.sleep(5.0)
-    here.world.model.delay = 0.05
     return bot.log.count(REFUSED)
 
 

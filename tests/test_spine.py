@@ -275,6 +275,19 @@ def run(folder: str, *arguments: str, **environ: str) -> subprocess.CompletedPro
                           stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
+def test_a_stop_finishes_what_is_in_hand_and_begins_nothing_further(bot: BotProcess) -> None:
+    bot.world.delay = 0.5  # of each call to a platform, before and after it is carried out
+    bot.say("telegram", "77", "first")
+    bot.until(lambda: bot.world.calls("telegram", "sendMessage"), what="the answer is on its way")
+    bot.say("telegram", "77", "second")
+    assert bot.term() == 0 and bot.world.model.count == 1
+    bot.world.delay = 0.0
+    bot.start()
+    assert [text.rpartition(" ")[2] for text in bot.replies("telegram", "77", 2)] == ["first", "second"]
+    bot.settled()
+    assert len(bot.world.telegram.texts("77")) == 2
+
+
 def test_without_any_setting_it_says_how_to_go_on(tmp_path: object) -> None:
     done = run(str(tmp_path))
     assert done.returncode == 2

@@ -42,6 +42,7 @@ class Worker:
         self.step: Step | None = step
         self.channel = kit.channels[step.conversation.platform]
         self.asking: asyncio.Future[Answer] | None = None  # the only thing a stop may cut short
+        self.ending = False  # a stop: what is in hand is finished, but nothing further begun
         self._media = Gathered()
         self._news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -51,7 +52,7 @@ class Worker:
             self._news.set_result(None)
 
     async def run(self) -> None:
-        """Until the store has released the conversation, or somebody else took it over."""
+        """Until the store has released the conversation, somebody else took it over, or a stop ends it."""
         assert self.step is not None
         hop("claimed", self.step.conversation, number=self.step.conversation.id, part=self.step.part,
             messages=_ids(self.step.waiting))
@@ -59,7 +60,7 @@ class Worker:
             while self.step is not None:
                 if self.step.part is not None:
                     self.step = await self._send(self.step)
-                elif self.step.waiting:
+                elif self.step.waiting and not self.ending:
                     self.step = await self._react(self.step)
                 else:
                     return

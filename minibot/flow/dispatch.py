@@ -67,6 +67,8 @@ class Dispatcher:
         """No more claims; give model calls a moment, sends as long as it takes within the grace, then end."""
         self._stopping = True
         self._alarm.set()
+        for worker in self.workers.values():
+            worker.ending = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=MODEL_GRACE)
         for worker in self.workers.values():
@@ -107,6 +109,7 @@ class Dispatcher:
 
     def _start(self, step: Step) -> None:
         worker = Worker(self._kit, step)
+        worker.ending = self._stopping  # claimed while the stop came
         number = step.conversation.id
         self.workers[number] = worker
         task = asyncio.create_task(self._guarded(worker, number))

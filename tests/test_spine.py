@@ -275,6 +275,7 @@ def run(folder: str, *arguments: str, **environ: str) -> subprocess.CompletedPro
                           stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
 def test_a_stop_finishes_what_is_in_hand_and_begins_nothing_further(bot: BotProcess) -> None:
     bot.world.delay = 0.5  # of each call to a platform, before and after it is carried out
     bot.say("telegram", "77", "first")

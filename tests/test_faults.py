@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
+from minibot.flow.dispatch import FEWEST, LANES, LONG_TURN, Dispatcher
 from tests.drill import days
 from tests.drill.days import Lived
 from tests.drill.virtual import VirtualWorld, live
@@ -48,3 +51,19 @@ def test_over_the_daily_budget_one_polite_sentence_is_said_and_midnight_ends_it(
 
 def test_what_is_older_than_the_retention_goes_and_the_rest_stays() -> None:
     assert not lived(days.retention, RETENTION_DAYS="1")
+
+
+# Load
+
+def test_a_busy_event_loop_gets_fewer_conversations_to_work_on_until_it_has_time_again() -> None:
+    async def busy_then_idle() -> int:
+        dispatcher = Dispatcher(cast(Any, None), "test")
+        asyncio.get_running_loop().call_soon(time.sleep, 2 * LONG_TURN)
+        await dispatcher.ease()
+        lanes = dispatcher.lanes
+        async with asyncio.timeout(30):
+            while dispatcher.lanes < LANES:
+                await dispatcher.ease()
+        return lanes
+
+    assert asyncio.run(busy_then_idle()) == FEWEST

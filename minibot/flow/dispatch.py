@@ -19,8 +19,11 @@ from minibot.flow.kit import Kit
 from minibot.work import Step
 
 log = logging.getLogger("minibot.dispatch")
-LANES = 128
+LANES, FEWEST = 128, 8  # conversations in hand at once; not more than the event loop bears, see `ease`
+LONG_TURN = 0.008  # seconds of one turn of the loop; a webhook waits for some of them
+MOST_AT_ONCE = 16  # conversations claimed in one transaction: the webhooks wait for it
 LEASE = 18_000  # ms; renewed after a third of it. With the next look that makes a takeover within 20 s
+SHORT_SLEEP = 0.02  # seconds until the loop is asked again whether it bears more
 LONGEST_SLEEP = 1.0  # seconds; another instance's work is found by looking
 COLD = 2_000  # ms from the start; a first call takes so long that a death in it says little about the message
 MODEL_GRACE, SEND_GRACE = 3.0, 8.0  # seconds after a stop: a cut model call costs nothing, a cut send may repeat
@@ -34,6 +37,7 @@ class Dispatcher:
         self._owner = owner
         self._alarm = asyncio.Event()
         self._stopping = False
+        self.lanes = LANES
         self._suspect = 0  # the one in hand
         self._renewed = self._begun = 0
         self.workers: dict[int, Worker] = {}
@@ -55,10 +59,14 @@ class Dispatcher:
         while not self._stopping:
             try:
                 await self._renew()
+                await self.ease()
                 claimed = await self._claim()
                 sleep = 0.0 if claimed else await self._until_due()
             except StoreDown as fault:
                 log.error("the store is out of reach, work waits: %s", fault)
+                sleep = LONGEST_SLEEP
+            except Exception:  # a fault of ours must not end all answers for good
+                log.exception("a fault in minibot itself; the next look for work is in a second")
                 sleep = LONGEST_SLEEP
             if sleep and not self._stopping:
                 await self._sleep(sleep)
@@ -86,9 +94,19 @@ class Dispatcher:
             await self._kit.store.renew(self._owner, now, LEASE)
             self._renewed = now
 
+    async def ease(self) -> None:
+        """Where answers keep the loop busy, work on fewer: the door stays open, and nobody's answer comes later."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        await asyncio.sleep(0)
+        if loop.time() - begun > LONG_TURN:
+            self.lanes = max(FEWEST, min(self.lanes, len(self._tasks)) * 3 // 4)
+        else:
+            self.lanes = min(LANES, self.lanes + 1 + self.lanes // 8)
+
     async def _claim(self) -> int:
         self._alarm.clear()
-        free = LANES - len(self._tasks)
+        free = min(self.lanes - len(self._tasks), MOST_AT_ONCE)
         if free <= 0:
             return 0
         store, now = self._kit.store, self._kit.clock()
@@ -142,8 +160,8 @@ class Dispatcher:
         self._alarm.set()
 
     async def _until_due(self) -> float:
-        if len(self._tasks) >= LANES:
-            return LONGEST_SLEEP  # whoever ends rings the alarm
+        if len(self._tasks) >= self.lanes:
+            return SHORT_SLEEP if self.lanes < LANES else LONGEST_SLEEP  # whoever ends rings the alarm
         if self._alarm.is_set():
             return 0.0
         due = await self._kit.store.next_due(self._kit.clock())

@@ -137,7 +137,7 @@ class Talkers:
                         answered += 1
                 if not free:
                     await asyncio.sleep(0.0005)
-        return answered / self.seconds, statistics.median(self.times)
+        return answered / self.seconds, statistics.median(self.times or [math.nan])
 
     async def _sent(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> list[tuple[int, float]]:
         writer.write(b"GET /sent HTTP/1.1\r\nHost: far\r\n\r\n")

@@ -39,6 +39,10 @@ def lived(life, **settings):
 def died(*points, **more):
     return crash.die_at(*points, chats=2, platforms=("telegram",), **more).found.complaints
 
+def shaken():  # so many faults that some parts never arrive; what counts here is what nobody may get
+    complaints = crash.kills_under_load(quiet, 12, 0.5, platforms=("telegram",)).complaints
+    return [each for each in complaints if "times" in each or "too early" in each]
+
 complaints = %s
 print(*complaints[:3], sep="\\n")
 sys.exit(3 if complaints else 0)
@@ -74,11 +78,11 @@ BREAKAGES = (
     Breakage("leases are not renewed", (("flow/dispatch.py", "                await self._renew()\n", ""),),
              "lived(days.suspended)"),
     Breakage("an unsure send is repeated for ever", (("flow/retry.py", "UNSURE_REPEATS = 1", "UNSURE_REPEATS = 9"),),
-             "crash.kills_under_load(quiet, 12, 0.5, platforms=('telegram',)).complaints"),
+             "shaken()"),
     Breakage("Retry-After is not heeded", (
         ("flow/retry.py", "    if retry_after is not None:", "    if False:"),
         ("flow/delivery.py", "        breaker.pause(fate.due_at)", "        pass")),
-        "crash.kills_under_load(quiet, 12, 0.5, platforms=('telegram',)).complaints"),
+        "shaken()"),
     Breakage("parts leave in any order", (
         ("store/sql.py", "ORDER BY turn, place LIMIT 1", "ORDER BY id DESC LIMIT 1"),),
         "crash.die_at('call:model:after', chats=4, platforms=('instagram',)).found.complaints"),
@@ -112,7 +116,7 @@ BREAKAGES = (
     Breakage("a migration is written bit by bit", (
         ("store/sqlite_file.py", "            connection.execute(statement)\n",
          "            connection.execute(statement)\n            connection.execute('COMMIT')\n"
-         "            connection.execute('BEGIN IMMEDIATE')\n"),), "disk.cut_migrations(quiet).complaints"),
+         "            connection.execute('BEGIN IMMEDIATE')\n"),), "disk.cut_migrations(quiet, every=9).complaints"),
     Breakage("a damaged database is used", (
         ("store/sqlite_file.py", '    if verdict != "ok":\n        raise sqlite3', "    if 0:\n        raise sqlite3"),
         ),

@@ -260,13 +260,13 @@ def _fails(made: str, plan: str) -> tuple[bool, list[str]]:
         return ended, found.complaints
 
 
-def cut_migrations(say: Say, seed: int = 1) -> Verdict:
+def cut_migrations(say: Say, every: int = 1) -> Verdict:
     """T24: killed before each write of a migration, from nothing and from the schema of today to one of tomorrow."""
     complaints, tried = list[str](), 0
     with shim() as made, tempfile.TemporaryDirectory(prefix="drill-") as folder:
         tomorrow = copy_of_minibot(Path(folder), ("store/schema.py", *NEXT_MIGRATION))
         for old in (False, True):
-            for number in range(1, 500):
+            for number in range(1, 500, every):
                 reached, wrong = _migrates(made, tomorrow, number, old)
                 complaints += [f"killed at write {number}, {'with' if old else 'without'} an old database: {each}"
                                for each in wrong]

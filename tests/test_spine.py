@@ -223,7 +223,7 @@ def test_a_permanent_fault_of_the_model_gets_one_apology(bot: BotProcess) -> Non
 
 
 def test_an_outage_of_the_model_uses_up_nobodys_message(bot: BotProcess) -> None:
-    bot.world.model.plan("500", times=3)
+    bot.world.model.plan("500", times=2)
     bot.say("telegram", "77", "hello")
     assert bot.replies("telegram", "77", timeout=20)[0].endswith("to: hello")
 

@@ -17,6 +17,7 @@ import pytest
 
 from tests.botprocess import BotProcess
 from tests.fakes import FakeWorld
+from tests.halves import Halves
 from tests.postgres import postgres  # noqa: F401  a fixture for every file
 from tests.town import case, town, way  # noqa: F401  fixtures for every file
 
@@ -68,6 +69,7 @@ def chat(platform: str) -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "shared: needs the folder of platform facts that MINIBOT_SHARED names")
+    config.pluginmanager.register(Halves(config))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -80,6 +82,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test is a failure (every extra is installed)")
+    parser.addoption("--claims", default="", help="a folder shared with a second process, see halves.py")
 
 
 def _skipped(config: pytest.Config) -> list[str]:

@@ -41,9 +41,9 @@ class Halves:
 
     def mine(self, items: list[pytest.Item]) -> Iterator[pytest.Item]:
         """The tests of those files that the other process has not taken."""
-        for path, group in groupby(items, key=lambda item: item.path):
+        for name, group in groupby(items, key=lambda item: item.nodeid.partition("::")[0]):
             try:
-                (Path(self.claims) / path.name).touch(exist_ok=False)
+                (Path(self.claims) / name.replace("/", "-")).touch(exist_ok=False)
             except FileExistsError:
                 continue
             yield from group

@@ -6,6 +6,7 @@ The law: the SDK is real, its transport is real; only the far end is ours.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import importlib.util
 import os
 import re
@@ -28,6 +29,7 @@ from minibot.work import Answer, Said
 from tests.servers import FaultServer, Plan, drip, raw, reply
 
 KEY = "sk-canary-0123456789-must-not-show"
+BOMB = gzip.compress(b'{"choices": [{"message": {"content": "No!"}}]}' + b" " * (8 << 20))
 PIXEL = b"\x89PNG\r\n\x1a\npixel"
 needs_sdk = pytest.mark.skipif(importlib.util.find_spec("openai") is None, reason="the openai package is missing")
 
@@ -268,6 +270,7 @@ ANSWERS: dict[str, tuple[Plan, AiRemedy, str]] = {
     "half a body": (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{"), WAIT, "unreachable"),
     "garbage": (raw(b"\x00\x01\x02\r\n\r\n"), WAIT, "unreachable"),
     "a redirect": (reply(307, Location="https://elsewhere.invalid/v1/chat/completions"), GIVE_UP, "http_307"),
+    "a bomb": (reply(200, BOMB, Content_Encoding="gzip"), WAIT, "not_json"),
     "an answer without end": (reply(200, b'"' + b"x" * (5 << 20) + b'"'), WAIT, "unreachable"),
 }
 

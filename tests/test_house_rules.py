@@ -232,7 +232,7 @@ def test_every_module_says_what_it_is_for_and_where_to_read_on() -> None:
     wrong = []
     for path in MODULES:
         said = ast.get_docstring(tree_of(path)) or ""
-        if path.read_text("utf-8").strip() and not re.search(r"^Next: \S", said, re.MULTILINE):
+        if not re.search(r"^Next: \S", said, re.MULTILINE):
             wrong.append(name_of(path))
     assert not wrong, wrong
 

@@ -40,7 +40,10 @@ def main(arguments: list[str], settings: Callable[[], Settings]) -> int:
     asyncio.run(_filed(here))
     lock, source = open_writer(here.sqlite_path, lambda name: None)
     with closing(lock), closing(source):
-        counts = move(source, there.database_url, _teller())
+        try:
+            counts = move(source, there.database_url, _teller())
+        finally:
+            print("\r\x1b[K" if sys.stderr.isatty() else "", end="", file=sys.stderr, flush=True)
     done = f"{sum(counts.values())} rows copied and counted" if counts else "this copy is there already"
     print(f"{done}; now set DATABASE_URL to that address and start; {here.sqlite_path} stays as it was, do not start a "
           "bot on it again")

@@ -1,0 +1,4 @@
+"""What happens to a message: taken, answered, sent, exported.
+
+Next: `intake.py`.
+"""

@@ -1,0 +1,4 @@
+"""What is true: the tables and the verbs, on SQLite or PostgreSQL.
+
+Next: `contract.py`.
+"""

@@ -112,7 +112,7 @@ class Database:
         return list(self.execute(sql, values))
 
     def many(self, columns: str, source: str, *values: object) -> list[Any]:
-        """Every row of `SELECT columns source`, fetched at once."""
+        """Every row of `SELECT columns source`, fetched at once; `columns` are names, "a, b"."""
         if not self.packs:
             return self.all(f"SELECT {columns} {source}", *values)
         names = [f"c{place}" for place in range(columns.count(",") + 1)]

@@ -142,9 +142,6 @@ class VirtualModel(Screen):
     async def warm(self) -> None:
         """Nothing to load."""
 
-    async def close(self) -> None:
-        """Nothing to let go of."""
-
 
 class VirtualWire:
     """What performs calls: the simulators answer after `latency` seconds, unless their platform is in `down`."""

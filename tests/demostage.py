@@ -76,6 +76,12 @@ class Demo:
         """Write on a phone."""
         assert self.post("/act", platform=platform, way="text", shown=text, text=text, **trouble) == 204
 
+    def kill(self) -> None:
+        """kill -9 for the program, and wait until the page was told that it is gone."""
+        before = len(self.events)
+        assert self.post("/kill") == 204
+        self.until(lambda: any(event.get("up") is False for event in self.events[before:]))
+
     def _listen(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port)
         connection.request("GET", "/events")
@@ -137,3 +143,8 @@ class Demo:
     def up(self) -> bool:
         """Whether the program serves, as told last."""
         return bool([event["up"] for event in self.events if "up" in event][-1:] == [True])
+
+    def planned(self, platform: str) -> list[str]:
+        """The faults that calls of a platform, or of the model, have yet to meet, as told last."""
+        plans = [state["planned"][platform] for state in self.told("state") if "planned" in state]
+        return cast(list[str], plans[-1])

@@ -155,8 +155,7 @@ def test_killed_with_a_message_in_hand_it_answers_after_the_restart(demo: Callab
     stage.post("/plan", platform="model", kind="slow")
     stage.say("telegram", "Hello")
     stage.until(lambda: stage.hops("telegram", "prompt"))
-    stage.post("/kill")
-    stage.until(lambda: not stage.up())
+    stage.kill()
     stage.until(stage.up)
     assert len(stage.replies("telegram", 1)) == 1
     assert len({event["pid"] for event in stage.events if "pid" in event}) == 2
@@ -164,8 +163,7 @@ def test_killed_with_a_message_in_hand_it_answers_after_the_restart(demo: Callab
 
 def test_a_message_sent_while_it_is_down_is_delivered_later(demo: Callable[..., Demo]) -> None:
     stage = demo()
-    stage.post("/kill")
-    stage.until(lambda: not stage.up())
+    stage.kill()
     stage.say("instagram", "Anybody there?")
     assert "Anybody there?" in stage.replies("instagram", 1)[0]
     assert stage.hops("instagram", "away")
@@ -190,7 +188,7 @@ def test_a_forged_message_is_refused(demo: Callable[..., Demo]) -> None:
 
 def test_a_message_that_is_overtaken_is_answered_too(shared: Demo) -> None:
     before = len(shared.texts("telegram"))
-    shared.say("telegram", "first", late=0.5)
+    shared.say("telegram", "first", late=1.5)
     shared.say("telegram", "second")
     first, second = shared.replies("telegram", before + 2)[-2:]
     assert "second" in first and "first" in second
@@ -227,8 +225,7 @@ def test_without_order_the_second_answer_comes_first(demo: Callable[..., Demo]) 
     stage = demo("--lesson", "no-order")
     stage.post("/plan", platform="model", kind="slow")
     stage.say("telegram", "first")
-    slow = [["slow"], []]  # planned, and met by the first question
-    stage.until(lambda: [state["planned"]["model"] for state in stage.told("state") if "planned" in state][-2:] == slow)
+    stage.until(lambda: stage.hops("telegram", "prompt") and stage.planned("model") == [])  # the first question met it
     stage.say("telegram", "second")
     assert [text.split()[-1] for text in stage.replies("telegram", 2)] == ["second", "first"]
 
@@ -248,8 +245,7 @@ def test_acknowledged_first_and_killed_it_loses_the_message(demo: Callable[..., 
     stage = demo("--lesson", "ack-first")
     stage.say("whatsapp", "Hello")
     stage.until(lambda: stage.told("delivered"))
-    stage.post("/kill")
-    stage.until(lambda: not stage.up())
+    stage.kill()
     stage.until(stage.up)
     stage.say("messenger", "Still there?")
     assert stage.replies("messenger", 1) and not stage.texts("whatsapp")

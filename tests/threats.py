@@ -120,6 +120,12 @@ def unreadable(bot: BotProcess) -> int:
     return int(bot.rows("SELECT count(*) FROM inbound WHERE kind = 'unreadable'")[0][0])
 
 
+def questions(bot: BotProcess) -> int:
+    """How often the model was asked, once it is asked nothing any more."""
+    bot.settled()
+    return int(bot.world.model.count)
+
+
 def counted(bot: BotProcess, source: str, event: str) -> int:
     """What /metrics says of it."""
     page = bot.get("/metrics", Authorization=f"Bearer {bot.settings['ADMIN_TOKEN']}")[1].decode()
@@ -154,7 +160,7 @@ def why(bot: BotProcess, query: str) -> str:
 
 def taken(bot: BotProcess, platform: str, bodies: list[Any], kept: bool | None = True) -> None:
     """Each body gets its 200; it is kept as unreadable (`kept`), answered by nobody, and asks the model nothing."""
-    asked = bot.world.model.count
+    asked = questions(bot)
     for body in bodies:
         before = counted(bot, platform, "unreadable")
         assert authentic(bot, platform, body) == 200, body

@@ -83,7 +83,7 @@ def fit(said: Sequence[Said], settings: Settings) -> list[Said]:
         if kept and kept[-1].role == item.role:
             kept[-1] = Said(item.role, f"{text}\n{kept[-1].text}", item.images + kept[-1].images)
         else:
-            kept.append(replace(item, text=text))
+            kept.append(item if text is item.text else replace(item, text=text))
     return kept[::-1] if len(kept) % 2 else kept[-2::-1]
 
 
@@ -113,7 +113,7 @@ class OpenAiModel:
     async def transcribe(self, audio: bytes, mime: str) -> str:
         file = (f"voice.{SUFFIXES.get(mime, 'ogg')}", audio, mime)  # the name tells OpenAI the format
         found = await self._in_time(self._post(
-            "/audio/transcriptions", {"model": self._settings.openai_transcribe_model}, "OPENAI_TRANSCRIBE_MODEL",
+            "audio/transcriptions", {"model": self._settings.openai_transcribe_model}, "OPENAI_TRANSCRIBE_MODEL",
             files=[("file", file)], options={"headers": {"Content-Type": "multipart/form-data"}}))
         if not isinstance(found, dict) or not isinstance(found.get("text"), str):
             raise Fault(NOT_JSON)
@@ -131,7 +131,7 @@ class OpenAiModel:
         while True:
             body = self._body(prompt, person)
             try:
-                found = await self._post("/chat/completions", body, "OPENAI_MODEL")
+                found = await self._post("chat/completions", body, "OPENAI_MODEL")
                 return read_answer(found, key="OPENAI_MODEL", model=self.name)
             except Fault as fault:
                 if (adapted := self._adapted(fault, prompt, body)) is None:
@@ -177,7 +177,8 @@ class OpenAiModel:
 
     async def _post(self, path: str, body: dict[str, Any], key: str, **more: Any) -> Any:
         try:
-            return await (await self._ready()).post(path, cast_to=object, body=body, **more)
+            client = await self._ready()
+            return await client.post(f"{client.base_url}{path}", cast_to=object, body=body, **more)  # whole: no merging
         except Exception as error:  # the SDK's own and what it lets through of json and ours: the table knows
             fault = explain(error, key=key, model=body["model"])
         raise fault  # out here: no traceback leads to the SDK's error, which may show the key

@@ -77,6 +77,8 @@ def _look_back(db: Database, held: Conversation, made: dict[int, int], reset_id:
 
 def _said(text: str, rest: Sequence[Any]) -> str:
     chat, person, name, media, forwarded, quoted = rest
+    if not (media or forwarded or quoted) and person in ("", chat):  # plain words of somebody alone with us: as most
+        return text
     return said(Inbound("", "", chat, "", text=text, person=person, name=name, media=_media(media),
                         forwarded=bool(forwarded), quoted=quoted))
 

@@ -99,7 +99,8 @@ def settle(db: Database, held: Conversation, number: int, fate: Fate, now: int) 
     if db.run("UPDATE part SET state = ?, due_at = ?, error = ?, unsure = unsure + ?, tries = tries - ?, threadless = "
               "CASE WHEN ? = 1 THEN 1 ELSE threadless END, done_at = ? WHERE id = ? AND conversation = ? AND "
               "state = 'sending'", fate.state, fate.due_at, fate.error, int(fate.unsure), int(not fate.counted),
-              int(fate.threadless), now, number, held.id):
+              int(fate.threadless), now, number, held.id) and (fate.replace or fate.rest or fate.blocked or fate.outcome
+                                                               or fate.chat):
         _consequences(db, held, number, fate, now)
     return _step(db, _fence(db, held, "crashes = 0") if fate.chat or fate.blocked else held, now)
 

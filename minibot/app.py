@@ -88,7 +88,7 @@ class App:
         self._id = secrets.token_hex(8)  # tells this start from every other, on any machine: see desk/check.py
         self.dispatcher, self.exporter = Dispatcher(self.kit, self._id), Exporter(self.kit)
         self.intake = Intake(self.store, self.clock, self.dispatcher.wake, self._acknowledge, self.counts,
-                             self._refused)
+                             self._refused, self.dispatcher.expect)
         self.server = Server(self._routes(), clock=time.time, trusted_proxy=settings.trusted_proxy)
         self._background: set[asyncio.Task[None]] = set()
         self._stop, self._mend_at = asyncio.Event(), 0.0

@@ -123,10 +123,10 @@ TOO_MUCH: Any = 1 << 70
                                  message(7)._replace(text=TOO_MUCH)])
 def test_a_message_that_no_database_takes_fails_alone(tmp_path: Path, bad: Inbound) -> None:
     async def mixed(store: SqliteStore) -> Any:
-        return await asyncio.gather(store.accept([message(1)], NOW), store.accept([bad], NOW), store.health(NOW),
-                                    store.accept([message(2)], NOW), return_exceptions=True)
+        return await asyncio.gather(store.accept([message(1)], NOW), store.accept([bad], NOW),
+                                    store.accept([message(2)], NOW), store.health(NOW), return_exceptions=True)
 
-    first, failed, health, second = run(tmp_path, mixed)
+    first, failed, second, health = run(tmp_path, mixed)
     assert first.new == second.new == 1 and isinstance(failed, StoreDown) and health.pending == 2
     assert stored(tmp_path) == {"text 1", "text 2"}
 
@@ -617,3 +617,15 @@ def test_what_runs_often_uses_its_index(tmp_path: Path, sql: str, index: str) ->
     plan = " ".join(row[3] for row in reader.execute(f"EXPLAIN QUERY PLAN {sql}"))
     reader.close()
     assert index in plan and "TEMP B-TREE" not in plan
+
+
+def test_a_claim_in_the_same_breath_finds_the_message_before_it(tmp_path: Path) -> None:
+    committed = list[str]()
+
+    async def both(store: SqliteStore) -> Any:
+        committed.clear()
+        return await asyncio.gather(store.accept([message(1)], NOW), store.claim("me", NOW, 1000, 5))
+
+    accepted, steps = run(tmp_path, both, point=committed.append)
+    assert accepted.new == 1 and [item.inbound.text for item in steps[0].waiting] == ["text 1"]
+    assert committed[:4] == ["accept:commit", "claim:commit", "accept:committed", "claim:committed"]  # of one COMMIT

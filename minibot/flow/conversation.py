@@ -43,13 +43,19 @@ class Worker:
         self.channel = kit.channels[step.conversation.platform]
         self.asking: asyncio.Future[Answer] | None = None  # the only thing a stop may cut short
         self.ending = False  # a stop: what is in hand is finished, but nothing further begun
-        self._media = Gathered()
+        self.finished = False  # in the end: nothing was put off, nothing is left
+        self._media, self._put_off = Gathered(), False
         self._news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def follow(self) -> None:
         """A further message of this conversation is in the store; it may join the answer being made."""
         if not self._news.done():
             self._news.set_result(None)
+
+    @property
+    def missed(self) -> bool:
+        """Whether something was stored that it has not looked at, or not since."""
+        return self._news.done()
 
     async def run(self) -> None:
         """Until the store has released the conversation, somebody else took it over, or a stop ends it."""
@@ -63,6 +69,7 @@ class Worker:
                 elif self.step.waiting and not self.ending:
                     self.step = await self._react(self.step)
                 else:
+                    self.finished = not self._put_off
                     return
         except LeaseLost:
             log.info("a conversation was taken over by another worker")
@@ -71,7 +78,8 @@ class Worker:
         assert step.part is not None
         part, store = step.part, self.kit.store
         fate = await deliver(self.kit, step.conversation, part)
-        if fate.state != "pending":
+        self._put_off = fate.state == "pending"
+        if not self._put_off:
             self.kit.counts[self.channel.name, fate.state] += 1
         hop("settled", step.conversation, part=part, fate=fate)
         gap = self.channel.group_gap if part.reply_to and fate.state == "sent" else 0.0

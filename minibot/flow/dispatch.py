@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
+from contextlib import suppress
 
 from minibot.errors import LeaseLost, StoreDown
 from minibot.flow.conversation import Worker
@@ -24,22 +26,27 @@ LONG_TURN = 0.008  # seconds of one turn of the loop; a webhook waits for some o
 MOST_AT_ONCE = 16  # conversations claimed in one transaction: the webhooks wait for it
 LEASE = 18_000  # ms; renewed after a third of it. With the next look that makes a takeover within 20 s
 SHORT_SLEEP = 0.02  # seconds until the loop is asked again whether it bears more
+FAR = 1 << 62  # ms; no time to come
+LOOK_FOR_SUSPECTS = 1_000  # ms between two looks
 LONGEST_SLEEP = 1.0  # seconds; another instance's work is found by looking
 COLD = 2_000  # ms from the start; a first call takes so long that a death in it says little about the message
 MODEL_GRACE, SEND_GRACE = 3.0, 8.0  # seconds after a stop: a cut model call costs nothing, a cut send may repeat
 
 
 class Dispatcher:
-    """The loop between the store's due conversations and the workers."""
+    """The loop between the store's due conversations and the workers. It asks the store for nothing that it knows."""
 
     def __init__(self, kit: Kit, owner: str) -> None:
         self._kit = kit
         self._owner = owner
         self._alarm = asyncio.Event()
-        self._stopping = False
+        self._stopping = self._resting = False
+        self._woken: set[int] = set()  # conversations with something new that nobody has in hand
+        self._more, self._due = False, 0  # more was due than was claimed; when the next one will be, 0 if unknown
+        self._ahead: Awaitable[list[Step]] | None = None  # a claim that went along with a message
         self.lanes = LANES
         self._suspect = 0  # the one in hand
-        self._renewed = self._begun = 0
+        self._limit = self._renewed = self._begun = self._suspected = 0
         self.workers: dict[int, Worker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -50,18 +57,30 @@ class Dispatcher:
             if worker is not None:
                 worker.follow()
             else:
+                self._woken.add(conversation)
                 self._alarm.set()
+
+    def expect(self) -> None:
+        """A message is on its way into the store: what it makes due is claimed in the same transaction.
+
+        Only while nothing else is to do, and where what is asked together is one transaction; else `wake` sees to it.
+        """
+        now = self._kit.clock()
+        if self._resting and self._kit.settings.sqlite_path and self._free() > 0 and not self._overdue(now):
+            self._resting = False
+            self._ahead = self._request(now)
+            self._alarm.set()
 
     async def run(self) -> None:
         """Until `stop` is called."""
         self._begun = self._kit.clock()
         await self._kit.model.warm()  # before anything is in hand: what is, while a process dies, comes under suspicion
-        while not self._stopping:
+        while not self._stopping or self._ahead:
             try:
                 await self._renew()
                 await self.ease()
-                claimed = await self._claim()
-                sleep = 0.0 if claimed else await self._until_due()
+                await self._claim()
+                sleep = await self._until_due()
             except StoreDown as fault:
                 log.error("the store is out of reach, work waits: %s", fault)
                 sleep = LONGEST_SLEEP
@@ -90,9 +109,12 @@ class Dispatcher:
     async def _renew(self) -> None:
         """The heartbeat, always before a claim: after a machine's sleep the leases in hand look like lost ones."""
         now = self._kit.clock()
-        if self._tasks and not 0 <= now - self._renewed < LEASE / 3:
+        if self._overdue(now):
             await self._kit.store.renew(self._owner, now, LEASE)
             self._renewed = now
+
+    def _overdue(self, now: int) -> bool:
+        return bool(self._tasks) and not 0 <= now - self._renewed < LEASE / 3
 
     async def ease(self) -> None:
         """Where answers keep the loop busy, work on fewer: the door stays open, and nobody's answer comes later."""
@@ -104,21 +126,35 @@ class Dispatcher:
         else:
             self.lanes = min(LANES, self.lanes + 1 + self.lanes // 8)
 
-    async def _claim(self) -> int:
-        self._alarm.clear()
-        free = min(self.lanes - len(self._tasks), MOST_AT_ONCE)
-        if free <= 0:
-            return 0
-        store, now = self._kit.store, self._kit.clock()
-        if not self._tasks:
-            self._renewed = now
-        steps = await store.claim(self._owner, now, LEASE, free)
-        if not steps and not self._suspect and self._warmed_up():
-            steps = await store.claim(self._owner, now, LEASE, 1, alone=True)
-            self._suspect = steps[0].conversation.id if steps else 0
+    async def _claim(self) -> None:
+        asked, self._ahead = self._ahead, None
+        now = self._kit.clock()
+        if asked is None:
+            self._more = self._free() <= 0
+            if self._more:
+                return
+            self._woken.clear()  # all of it is in the store
+            asked = self._request(now)
+        steps = await asked
         for step in steps:
             self._start(step)
-        return len(steps)
+        self._more = len(steps) >= self._limit
+        if not steps or now >= self._due:
+            self._due = 0
+        if not self._suspect and not 0 <= now - self._suspected < LOOK_FOR_SUSPECTS and self._warmed_up():
+            self._suspected = now
+            for step in await self._kit.store.claim(self._owner, now, LEASE, 1, alone=True):
+                self._suspect = step.conversation.id
+                self._start(step)
+
+    def _free(self) -> int:
+        return min(self.lanes - len(self._tasks), MOST_AT_ONCE)
+
+    def _request(self, now: int) -> Awaitable[list[Step]]:
+        if not self._tasks:
+            self._renewed = now
+        self._limit = self._free()
+        return self._kit.store.claim(self._owner, now, LEASE, self._limit)
 
     def _warmed_up(self) -> bool:
         """Somebody has been answered, or it has run for a while: a suspect is in hand for as short as can be."""
@@ -129,6 +165,7 @@ class Dispatcher:
         worker = Worker(self._kit, step)
         worker.ending = self._stopping  # claimed while the stop came
         number = step.conversation.id
+        self._woken.discard(number)
         self.workers[number] = worker
         task = asyncio.create_task(self._guarded(worker, number))
         self._tasks.add(task)
@@ -154,23 +191,35 @@ class Dispatcher:
 
     def _ended(self, task: asyncio.Task[None], number: int) -> None:
         self._tasks.discard(task)
-        self.workers.pop(number, None)
+        worker = self.workers.pop(number)
         if self._suspect == number:
             self._suspect = 0
-        self._alarm.set()
+        if worker.missed:
+            self._woken.add(number)
+        if not worker.finished:
+            self._due = 0
+        if self._woken or self._more or not worker.finished:
+            self._alarm.set()
 
     async def _until_due(self) -> float:
-        if len(self._tasks) >= self.lanes:
+        """Seconds; 0 where there is something to do."""
+        self._alarm.clear()
+        if self._free() <= 0:
             return SHORT_SLEEP if self.lanes < LANES else LONGEST_SLEEP  # whoever ends rings the alarm
-        if self._alarm.is_set():
+        if self._woken or self._more:
             return 0.0
-        due = await self._kit.store.next_due(self._kit.clock())
         alone = self._kit.settings.sqlite_path  # several instances do not look all at once
         longest = LONGEST_SLEEP if alone else LONGEST_SLEEP * (0.25 + 0.75 * self._kit.chance())
-        return longest if due is None else min(max((due - self._kit.clock()) / 1000, 0.01), longest)
+        if not self._due:
+            due = await self._kit.store.next_due(self._kit.clock())
+            if self._alarm.is_set():  # who knows what the answer has missed
+                return 0.0
+            self._due = FAR if due is None else due
+        return min(max((self._due - self._kit.clock()) / 1000, 0.01), longest)
 
     async def _sleep(self, seconds: float) -> None:
-        try:
+        """Until then, or until the alarm rings."""
+        self._resting = True
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._alarm.wait(), seconds)
-        except TimeoutError:
-            return
+        self._resting = False

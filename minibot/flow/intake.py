@@ -46,13 +46,15 @@ class Intake:
 
     def __init__(self, store: Store, clock: Callable[[], int], wake: Callable[[tuple[int, ...]], None],
                  acknowledge: Callable[[Acknowledge], None], counts: Counter[tuple[str, str]],
-                 refused: Callable[[str], None] = lambda name: None) -> None:
+                 refused: Callable[[str], None] = lambda name: None, expect: Callable[[], None] = lambda: None
+                 ) -> None:
         self._store = store
         self._clock = clock
         self._wake = wake
         self._acknowledge = acknowledge
         self._counts = counts
         self._refused = refused
+        self._expect, self._fruitful = expect, False  # whether the last message was to be answered: so will be this one
         self._seldom = Seldom()
         self.me: dict[str, Me] = {}  # who we are, once known; Telegram's username decides what is addressed to us
 
@@ -86,6 +88,8 @@ class Intake:
         answer: Promise[Response] = Promise()
         self._store.accept(stored, self._clock()).add_done_callback(
             partial(self._answer, channel.name, stored[0], answer))
+        if self._fruitful:
+            self._expect()
         return answer
 
     def _answer(self, name: str, first: Event, answer: Promise[Response], accepted: Promise[Accepted]) -> None:
@@ -98,6 +102,7 @@ class Intake:
         self._counts[name, "received"] += new
         if known:
             self._counts[name, "repeated"] += known
+        self._fruitful = bool(due)
         if due:
             self._wake(due)
         answer.set_result(OK)

@@ -14,7 +14,7 @@ Next: `schema.py`, the tables; `sql_intake.py`, how a message comes in; `sql.py`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from minibot.model import Event
@@ -28,57 +28,57 @@ class Store(Protocol):
     def accept(self, events: Sequence[Event], now: int) -> Promise[Accepted]:
         """Store what a webhook brought. Duplicates are absorbed; the future fails with StoreDown."""
 
-    async def claim(self, owner: str, now: int, lease: int, limit: int, alone: bool = False) -> list[Step]:
+    def claim(self, owner: str, now: int, lease: int, limit: int, alone: bool = False) -> Awaitable[list[Step]]:
         """Lease up to `limit` due conversations for `lease` ms, longest due first, and say what each needs.
 
         `alone` claims only suspects (two or more deaths in a row), the least suspect first; otherwise they are left
         aside.
         """
 
-    async def renew(self, owner: str, now: int, lease: int) -> None:
+    def renew(self, owner: str, now: int, lease: int) -> Awaitable[None]:
         """Heartbeat: every lease `owner` still holds lasts `lease` ms from now."""
 
-    async def finish(self, conversation: Conversation, finish: Finish, now: int) -> Step:
+    def finish(self, conversation: Conversation, finish: Finish, now: int) -> Awaitable[Step]:
         """End a turn: answer, parts, outcomes, cost. Returns what is next (usually the first part)."""
 
-    async def settle(self, conversation: Conversation, part: int, fate: Fate, now: int) -> Step:
+    def settle(self, conversation: Conversation, part: int, fate: Fate, now: int) -> Awaitable[Step]:
         """Record how a part's sending ended. Returns what is next."""
 
-    async def refresh(self, conversation: Conversation, now: int) -> Step:
+    def refresh(self, conversation: Conversation, now: int) -> Awaitable[Step]:
         """What the conversation needs, read again: a follow-up arrived while the model was being asked."""
 
-    async def postpone(self, conversation: Conversation, due_at: int, counted: bool, error: str, now: int) -> None:
+    def postpone(self, conversation: Conversation, due_at: int, counted: bool, error: str, now: int) -> Awaitable[None]:
         """Release until `due_at`; `counted` adds a try."""
 
-    async def next_due(self, now: int) -> int | None:
+    def next_due(self, now: int) -> Awaitable[int | None]:
         """When the next conversation wants a worker that nobody has leased; None if none does."""
 
-    async def exports(self, destination: str, now: int, lease: int, limit: int) -> list[Export]:
+    def exports(self, destination: str, now: int, lease: int, limit: int) -> Awaitable[list[Export]]:
         """Up to `limit` exchanges due at `destination`, of as many conversations; handed out again after `lease` ms."""
 
-    async def exported(self, number: int) -> None:
+    def exported(self, number: int) -> Awaitable[None]:
         """The destination has it."""
 
-    async def export_failed(self, number: int, error: str, due_at: int | None) -> None:
+    def export_failed(self, number: int, error: str, due_at: int | None) -> Awaitable[None]:
         """It goes again at `due_at`, and what follows in its conversation waits for it; None gives it up."""
 
-    async def export_at_once(self, destination: str) -> None:
+    def export_at_once(self, destination: str) -> Awaitable[None]:
         """An outage is over: all that wait there are due now."""
 
-    async def health(self, now: int) -> Health:
+    def health(self, now: int) -> Awaitable[Health]:
         """Counts for /healthz; raises StoreDown when the store cannot be used."""
 
-    async def maintain(self, now: int) -> None:
+    def maintain(self, now: int) -> Awaitable[None]:
         """Retention, old dedup keys, checkpoint, clock jumps: small steps, called about once a minute."""
 
-    async def retry(self, ids: Sequence[int], force: bool, now: int) -> int:
+    def retry(self, ids: Sequence[int], force: bool, now: int) -> Awaitable[int]:
         """Re-drive these parts, messages and exports that were given up on (none named: all); how many."""
 
-    async def forget(self, chat: str) -> int:
+    def forget(self, chat: str) -> Awaitable[int]:
         """Erase every conversation that `chat` names; how many."""
 
-    async def backup(self, path: str) -> None:
+    def backup(self, path: str) -> Awaitable[None]:
         """An online copy at `path`, checked."""
 
-    async def close(self, now: int) -> None:
+    def close(self, now: int) -> Awaitable[None]:
         """Release this process's leases, checkpoint, close."""

@@ -16,7 +16,7 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
@@ -53,11 +53,8 @@ class _Job(NamedTuple):
 
 
 def _verb(verb: Callable[Concatenate[Database, P], Result]
-          ) -> Callable[Concatenate[SqliteStore, P], Coroutine[Any, Any, Result]]:
-    async def ask(self: SqliteStore, /, *args: P.args, **named: P.kwargs) -> Result:
-        result: Result = await self._ask(verb.__name__, lambda db: verb(db, *args, **named))
-        return result
-    return ask
+          ) -> Callable[Concatenate[SqliteStore, P], Promise[Result]]:
+    return lambda self, /, *args, **named: self._ask(verb.__name__, lambda db: verb(db, *args, **named))
 
 
 class SqliteStore:
@@ -202,7 +199,7 @@ class SqliteStore:
             results: list[tuple[_Job, Any]] = [(job, StoreDown("the disk is almost full")) for job in intake]
         else:
             results = list(zip(intake, accept(self._db, [job.args for job in intake])))
-        if others and others[0].name != "file":  # that one files in small steps
+        if (intake or self._taken > self._db.filed) and others and others[0].name != "file":  # it takes small steps
             file(self._db)
         for job in others:
             try:

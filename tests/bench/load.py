@@ -115,7 +115,7 @@ class Talkers:
 
     def __init__(self, port: int, far: int, secret: str, count: int, seconds: float) -> None:
         self.port, self.far, self.secret, self.count, self.seconds = port, far, secret, count, seconds
-        self.moment = 0.0
+        self.moment = 0.002 if count == 1 else 0.0
         self.times: list[float] = []
 
     async def run(self) -> tuple[float, float]:

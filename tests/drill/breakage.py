@@ -62,7 +62,7 @@ BREAKAGES = (
         ("store/sql.py", 'WHERE id = ? AND epoch = ? AND lease_until > 0 "', 'WHERE id = ? AND epoch >= 0 * ? "'),),
         "lived(days.stalled)"),
     Breakage("200 before the commit", (
-        ("flow/intake.py", "stored[0], answer))\n        return answer", "stored[0], answer))\n        return OK"),),
+        ("flow/intake.py", "self._expect()\n        return answer", "self._expect()\n        return OK"),),
         "disk.power_cuts(quiet, 60, 900).complaints"),
     Breakage("an event may be stored twice", (
         ("store/schema.py", "event TEXT NOT NULL UNIQUE,", "event TEXT NOT NULL,"),

@@ -185,7 +185,8 @@ class VirtualWorld:
         self.kit = Kit(self.settings, self.store, self.channels, wire, self.model, self.now, random.Random(seed).random,
                        Purse(self.settings), {name: Breaker() for name in (*PLATFORMS, "model")}, self.counts)
         self.dispatcher = Dispatcher(self.kit, "drill")
-        self.intake = Intake(self.store, self.now, self.dispatcher.wake, lambda event: None, self.counts)
+        self.intake = Intake(self.store, self.now, self.dispatcher.wake, lambda event: None, self.counts,
+                             expect=self.dispatcher.expect)
         self.doors = {f"/{name}/webhook": self.intake.webhook(channel, True) for name, channel in self.channels.items()}
 
     def now(self) -> int:

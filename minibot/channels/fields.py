@@ -26,9 +26,12 @@ def read_json(body: bytes) -> Item:
     Raises Unreadable for everything else, and only that.
     """
     try:
-        value = _STRICT.decode(body.removeprefix(b"\xef\xbb\xbf").decode())
+        text = body.removeprefix(b"\xef\xbb\xbf").decode().strip(" \t\r\n")
+        value, end = _STRICT.raw_decode(text)
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"not JSON ({type(error).__name__})") from None
+    if end != len(text):
+        raise Unreadable("not JSON (something follows it)")
     if not isinstance(value, dict):
         raise Unreadable("JSON, but not an object")
     return value

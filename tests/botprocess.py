@@ -55,7 +55,7 @@ class BotProcess:
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         if wait:
             try:
-                self.until(lambda: LISTENING.search(self.log[begin:]) or self.exited, 20, "the bot listens")
+                self.until(lambda: LISTENING.search(self.log[begin:]) or self.exited, 60, "the bot listens")
             except AssertionError:
                 self.process.send_signal(signal.SIGABRT)  # the log then tells where every thread was
                 self.process.wait()
@@ -64,9 +64,9 @@ class BotProcess:
             assert found, f"the bot ended with {self.process.poll()}:\n{self.log[begin:]}"
             self.port = int(found[1])
             self.world.bot_url = f"http://127.0.0.1:{self.port}"
-            self.until(lambda: self.get("/healthz")[0] == 200 or self.exited, 20, "/healthz says ok")
+            self.until(lambda: self.get("/healthz")[0] == 200 or self.exited, 60, "/healthz says ok")
             assert not self.exited, f"the bot died at once:\n{self.log[begin:]}"
-            self.until(lambda: "\n  database " in self.log[begin:] or self.exited, 20, "the start is told to its end")
+            self.until(lambda: "\n  database " in self.log[begin:] or self.exited, 60, "the start is told to its end")
 
     @property
     def exited(self) -> bool:
@@ -133,7 +133,7 @@ class BotProcess:
         finally:
             connection.close()
 
-    def until(self, condition: Callable[[], Any], timeout: float = 10.0, what: str = "") -> Any:
+    def until(self, condition: Callable[[], Any], timeout: float = 30.0, what: str = "") -> Any:
         """Wait until `condition` gives something true, and return it; else fail with the end of the log."""
         end = time.monotonic() + timeout
         while True:
@@ -158,7 +158,7 @@ class BotProcess:
         assert status == 200, (status, body, self.log[-2000:])
         return webhook
 
-    def replies(self, platform: str, chat: str, count: int = 1, timeout: float = 10.0) -> list[str]:
+    def replies(self, platform: str, chat: str, count: int = 1, timeout: float = 30.0) -> list[str]:
         """The texts that reached a chat, as soon as there are `count`."""
         def texts() -> list[str]:
             found: list[str] = self.world.people[platform].texts(chat)
@@ -167,6 +167,6 @@ class BotProcess:
         self.until(lambda: len(texts()) >= count, timeout, f"{count} texts for {chat} on {platform}")
         return texts()
 
-    def settled(self, timeout: float = 10.0) -> None:
+    def settled(self, timeout: float = 30.0) -> None:
         """Wait until nothing is pending any more."""
         self.until(lambda: b'"pending": 0' in self.get("/healthz")[1], timeout, "nothing pending")

@@ -103,7 +103,7 @@ class Demo:
 
     # What the page was told
 
-    def until(self, condition: Callable[[], Any], timeout: float = 15.0) -> Any:
+    def until(self, condition: Callable[[], Any], timeout: float = 30.0) -> Any:
         """Wait until something true comes of it; looked at after each event."""
         end = time.monotonic() + timeout
         with self._changed:
@@ -124,12 +124,12 @@ class Demo:
         """The hops on a platform, of one kind or all."""
         return [event for event in self.told("hop", platform=platform) if step in ("", event["step"])]
 
-    def replies(self, platform: str, count: int, timeout: float = 15.0) -> list[str]:
+    def replies(self, platform: str, count: int, timeout: float = 30.0) -> list[str]:
         """The bot's texts, as soon as there are `count`."""
         self.until(lambda: len(self.texts(platform)) >= count, timeout)
         return self.texts(platform)
 
-    def gone(self, pid: int, timeout: float = 10.0) -> None:
+    def gone(self, pid: int, timeout: float = 30.0) -> None:
         """Wait until a process is over; signal 0 only asks."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:

@@ -222,7 +222,7 @@ class FakeWorld:
         with self.changed:
             return [seen for seen in self.seen if upstream in ("", seen.upstream) and path in seen.path]
 
-    def wait(self, condition: Callable[[], Any], timeout: float = 10.0) -> bool:
+    def wait(self, condition: Callable[[], Any], timeout: float = 30.0) -> bool:
         """Wait until `condition` holds; looked at after each request and a few times a second."""
         end = time.monotonic() + timeout
         with self.changed:

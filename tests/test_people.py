@@ -520,7 +520,7 @@ def test_typing_that_is_refused_or_hangs_disturbs_nothing(town: Town, fault: str
         with town.world.changed:
             town.world.people[name].plan(fault, name="action")
         town.bot.say(name, chat, f"{fault} for {chat}")
-    town.bot.until(lambda: not any(people.planned for people in town.world.people.values()), 10, "all met")
+    town.bot.until(lambda: not any(people.planned for people in town.world.people.values()), 30, "all met")
     town.world.model.release()
     for name, chat in chats.items():
         town.answer(name, chat, f"{fault} for {chat}")
@@ -540,7 +540,7 @@ def test_nothing_is_sent_once_the_window_has_closed(town: Town, name: str, hours
         town.world.clock_ahead = 0
     town.world.people[name].chats[chat] = town.world.now()
     town.post(webhook)
-    town.bot.until(lambda: town.outcomes(chat)[0], 10)
+    town.bot.until(lambda: town.outcomes(chat)[0], 30)
     town.bot.settled()
     assert town.outcomes(chat) == ["replied" if asked else "window_closed"]
     assert len(town.texts(name, chat)) == asked
@@ -581,7 +581,7 @@ def test_get_started_greets(town: Town, name: str) -> None:
 
 
 def test_telegram_gets_the_menu_of_commands(town: Town) -> None:
-    town.bot.until(lambda: town.world.telegram.commands, 10, "setMyCommands")
+    town.bot.until(lambda: town.world.telegram.commands, 30, "setMyCommands")
     assert {"reset", "human", "forget"} <= {command["command"] for command in town.world.telegram.commands}
 
 

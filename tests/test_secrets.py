@@ -115,7 +115,7 @@ class Life:
         bot.say("telegram", next(self._chats), "explode")
         sides = (*world.people.values(), world.model)
         bot.until(lambda: not any(side.planned for side in sides), 20, "all has failed")
-        bot.until(lambda: "a fault in minibot itself" in bot.log, 10, "the fault is told")
+        bot.until(lambda: "a fault in minibot itself" in bot.log, 30, "the fault is told")
         self.look()
 
     def look(self) -> None:

@@ -157,9 +157,9 @@ def test_a_follow_up_joins_the_answer_being_made(shared: BotProcess, platform: s
     before = len(shared.world.calls("model"))
     shared.world.model.hold()
     shared.say(platform, chat, "Do you have")
-    shared.until(lambda: len(shared.world.calls("model")) > before, 10, "the model is asked")
+    shared.until(lambda: len(shared.world.calls("model")) > before, 30, "the model is asked")
     shared.say(platform, chat, "red shoes?")
-    shared.until(lambda: len(shared.world.calls("model")) >= before + 2, 10, "the model is asked anew")
+    shared.until(lambda: len(shared.world.calls("model")) >= before + 2, 30, "the model is asked anew")
     shared.world.model.release()
     answer = shared.replies(platform, chat)
     shared.settled()
@@ -205,7 +205,7 @@ def test_a_killed_process_goes_on_where_it_was(shared: BotProcess, platform: str
     before = len(shared.world.calls("model"))
     shared.world.model.hold()
     shared.say(platform, chat, "Are you still there?")
-    shared.until(lambda: len(shared.world.calls("model")) > before, 10, "the model is asked")
+    shared.until(lambda: len(shared.world.calls("model")) > before, 30, "the model is asked")
     shared.kill()
     shared.world.model.release()
     shared.restart()
@@ -239,7 +239,7 @@ def test_a_platform_that_asks_for_a_pause_gets_it_and_then_the_answer(shared: Bo
 def test_healthz_tells_what_waits(bot: BotProcess) -> None:
     bot.world.model.hold()
     bot.say("telegram", "77", "hello")
-    waiting = bot.until(lambda: json.loads(bot.get("/healthz")[1])["pending"] and bot.get("/healthz")[1], 5)
+    waiting = bot.until(lambda: json.loads(bot.get("/healthz")[1])["pending"] and bot.get("/healthz")[1], 30)
     facts = json.loads(waiting)
     assert facts["status"] == "ok" and facts["pending"] == 1 and facts["dead"] == 0
     assert facts["oldest_pending_seconds"] >= 0
@@ -260,7 +260,7 @@ def test_unknown_paths_and_methods_are_refused(shared: BotProcess) -> None:
 def test_a_signal_stops_it_cleanly_and_what_was_taken_is_answered_later(bot: BotProcess, how: signal.Signals) -> None:
     bot.world.model.hold()
     bot.say("telegram", "77", "before the stop")
-    bot.until(lambda: bot.world.calls("model"), 10, "the model is asked")
+    bot.until(lambda: bot.world.calls("model"), 30, "the model is asked")
     assert bot.process
     bot.process.send_signal(how)
     assert bot.wait(12) == 0

@@ -405,7 +405,7 @@ def a_status_is_noted_at_its_message_and_answered_by_nobody(scene: Scene) -> Non
     bot.say("whatsapp", chat, "hello")
     bot.replies("whatsapp", chat)
     bot.until(lambda: bot.rows("SELECT 1 FROM part p JOIN conversation c ON c.id = p.conversation WHERE c.chat = ? AND "
-                               "p.delivered_at > 0 AND p.read_at > 0", chat), 10, "the status is noted")
+                               "p.delivered_at > 0 AND p.read_at > 0", chat), 30, "the status is noted")
     assert len(bot.world.people["whatsapp"].texts(chat)) == 1
 
 
@@ -601,7 +601,7 @@ def an_answer_is_bounded_in_tokens_and_in_time(scene: Scene) -> None:
     bot.world.people["messenger"].chats[ALLOWED] = bot.world.now()
     bot.world.model.hold()
     bot.say("messenger", ALLOWED, "Repeat for ever!")
-    bot.until(lambda: bot.rows("SELECT 1 FROM conversation WHERE error = 'timeout'"), 10, "given up for now")
+    bot.until(lambda: bot.rows("SELECT 1 FROM conversation WHERE error = 'timeout'"), 30, "given up for now")
     bot.world.model.release()
     bot.replies("messenger", ALLOWED, timeout=15)
     assert {body.get("max_completion_tokens") or body["max_tokens"] for body in bot.world.model.bodies} == {800}

@@ -59,7 +59,7 @@ class BotProcess:
             except AssertionError:
                 self.process.send_signal(signal.SIGABRT)  # the log then tells where every thread was
                 self.process.wait()
-                raise AssertionError(f"it does not listen after 20 s:\n{self.log[begin:]}") from None
+                raise AssertionError(f"it does not listen after a minute:\n{self.log[begin:]}") from None
             found = LISTENING.search(self.log[begin:])
             assert found, f"the bot ended with {self.process.poll()}:\n{self.log[begin:]}"
             self.port = int(found[1])

@@ -629,3 +629,26 @@ def test_a_claim_in_the_same_breath_finds_the_message_before_it(tmp_path: Path) 
     accepted, steps = run(tmp_path, both, point=committed.append)
     assert accepted.new == 1 and [item.inbound.text for item in steps[0].waiting] == ["text 1"]
     assert committed[:4] == ["accept:commit", "claim:commit", "accept:committed", "claim:committed"]  # of one COMMIT
+
+
+def test_after_a_failed_first_commit_and_a_new_start_messages_still_reach_their_conversations(tmp_path: Path) -> None:
+    failed = list[str]()
+
+    def full(name: str) -> None:
+        if name == "accept:commit" and not failed:
+            failed.append(name)
+            raise sqlite3.OperationalError("database or disk is full")
+
+    async def first(store: SqliteStore) -> None:
+        with pytest.raises(StoreDown):
+            await store.accept([message(1)], NOW)
+        for number in range(2, 40):
+            await store.accept([message(number)], NOW)
+        assert (await store.health(NOW)).pending == 38
+
+    async def second(store: SqliteStore) -> Any:
+        await store.accept([message(40)], NOW)
+        return await store.health(NOW)
+
+    run(tmp_path, first, point=full)
+    assert run(tmp_path, second).pending == 39

@@ -30,7 +30,8 @@ FAR = 1 << 62  # ms; no time to come
 LOOK_FOR_SUSPECTS = 1_000  # ms between two looks
 LONGEST_SLEEP = 1.0  # seconds; another instance's work is found by looking
 COLD = 2_000  # ms from the start; a first call takes so long that a death in it says little about the message
-MODEL_GRACE, SEND_GRACE = 3.0, 8.0  # seconds after a stop: a cut model call costs nothing, a cut send may repeat
+CLAIM_GRACE, MODEL_GRACE, SEND_GRACE = 1.0, 3.0, 8.0  # seconds of a stop: a cut model call costs nothing, a cut
+# ... send may repeat
 
 
 class Dispatcher:
@@ -39,7 +40,8 @@ class Dispatcher:
     def __init__(self, kit: Kit, owner: str) -> None:
         self._kit = kit
         self._owner = owner
-        self._alarm = asyncio.Event()
+        self._alarm, self._over = asyncio.Event(), asyncio.Event()
+        self._over.set()
         self._stopping = self._resting = False
         self._woken: set[int] = set()  # conversations with something new that nobody has in hand
         self._more, self._due = False, 0  # more was due than was claimed; when the next one will be, 0 if unknown
@@ -66,7 +68,8 @@ class Dispatcher:
         Only while nothing else is to do, and where what is asked together is one transaction; else `wake` sees to it.
         """
         now = self._kit.clock()
-        if self._resting and self._kit.settings.sqlite_path and self._free() > 0 and not self._overdue(now):
+        if (self._resting and not self._stopping and not self._ahead and self._kit.settings.sqlite_path
+                and self._free() > 0 and not self._overdue(now)):
             self._resting = False
             self._ahead = self._request(now)
             self._alarm.set()
@@ -75,7 +78,9 @@ class Dispatcher:
         """Until `stop` is called."""
         self._begun = self._kit.clock()
         await self._kit.model.warm()  # before anything is in hand: what is, while a process dies, comes under suspicion
+        self._over.clear()
         while not self._stopping or self._ahead:
+            self._alarm.clear()  # the claim below sees what it was about
             try:
                 await self._renew()
                 await self.ease()
@@ -89,6 +94,7 @@ class Dispatcher:
                 sleep = LONGEST_SLEEP
             if sleep and not self._stopping:
                 await self._sleep(sleep)
+        self._over.set()
 
     async def stop(self) -> None:
         """No more claims; give model calls a moment, sends as long as it takes within the grace, then end."""
@@ -96,6 +102,8 @@ class Dispatcher:
         self._alarm.set()
         for worker in self.workers.values():
             worker.ending = True
+        with suppress(TimeoutError):  # what is being claimed is in hand as well
+            await asyncio.wait_for(self._over.wait(), CLAIM_GRACE)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=MODEL_GRACE)
         for worker in self.workers.values():
@@ -109,7 +117,7 @@ class Dispatcher:
     async def _renew(self) -> None:
         """The heartbeat, always before a claim: after a machine's sleep the leases in hand look like lost ones."""
         now = self._kit.clock()
-        if self._overdue(now):
+        if self._overdue(now) and not self._ahead:
             await self._kit.store.renew(self._owner, now, LEASE)
             self._renewed = now
 
@@ -127,19 +135,19 @@ class Dispatcher:
             self.lanes = min(LANES, self.lanes + 1 + self.lanes // 8)
 
     async def _claim(self) -> None:
-        asked, self._ahead = self._ahead, None
+        asked, self._ahead, woken = self._ahead, None, set[int]()
         now = self._kit.clock()
         if asked is None:
             self._more = self._free() <= 0
             if self._more:
                 return
-            self._woken.clear()  # all of it is in the store
+            woken, self._woken = self._woken, woken  # all of it is in the store
             asked = self._request(now)
         steps = await asked
         for step in steps:
             self._start(step)
         self._more = len(steps) >= self._limit
-        if not steps or now >= self._due:
+        if not steps or now >= self._due or not woken <= {step.conversation.id for step in steps}:
             self._due = 0
         if not self._suspect and not 0 <= now - self._suspected < LOOK_FOR_SUSPECTS and self._warmed_up():
             self._suspected = now
@@ -169,7 +177,7 @@ class Dispatcher:
         self.workers[number] = worker
         task = asyncio.create_task(self._guarded(worker, number))
         self._tasks.add(task)
-        task.add_done_callback(lambda done: self._ended(done, number))
+        task.add_done_callback(lambda done: self._ended(done, worker, number))
 
     async def _guarded(self, worker: Worker, number: int) -> None:
         try:
@@ -183,22 +191,27 @@ class Dispatcher:
     async def _shelve(self, worker: Worker) -> None:
         if worker.step is None:
             return
-        now = self._kit.clock()
-        try:
-            await self._kit.store.postpone(worker.step.conversation, now + 30_000, True, "fault", now)
-        except (LeaseLost, StoreDown):
-            return  # somebody else has it, or its lease will pass
+        while not self._stopping:
+            now = self._kit.clock()
+            try:
+                return await self._kit.store.postpone(worker.step.conversation, now + 30_000, True, "fault", now)
+            except LeaseLost:
+                return  # somebody else has it
+            except StoreDown:  # left alone it would stay ours as long as there is a heartbeat
+                await asyncio.sleep(LONGEST_SLEEP)
 
-    def _ended(self, task: asyncio.Task[None], number: int) -> None:
+    def _ended(self, task: asyncio.Task[None], worker: Worker, number: int) -> None:
         self._tasks.discard(task)
-        worker = self.workers.pop(number)
-        if self._suspect == number:
-            self._suspect = 0
+        if self.workers.get(number) is worker:  # it may have been released and claimed again meanwhile
+            del self.workers[number]
+        cleared = self._suspect == number
+        if cleared:
+            self._suspect = self._suspected = 0  # the next one at once
         if worker.missed:
             self._woken.add(number)
         if not worker.finished:
             self._due = 0
-        if self._woken or self._more or not worker.finished:
+        if self._woken or self._more or cleared or not worker.finished:
             self._alarm.set()
 
     async def _until_due(self) -> float:

@@ -209,16 +209,17 @@ class SqliteStore:
         return results
 
     def _commit(self, names: list[str]) -> None:
-        newest = self._db.new_id()
+        newest, reserved = self._db.new_id(), self._reserved
         if "accept" in names:
             self._taken = newest
-        if newest > self._reserved:
-            self._reserved = newest + RESERVE
-            marks = [(str(self._reserved), "ids"), (str(self._db.filed), "filed")]
+        if newest > reserved:
+            reserved = newest + RESERVE
+            marks = [(str(reserved), "ids"), (str(self._db.filed), "filed")]
             self._db.executemany("UPDATE meta SET v = ? WHERE k = ?", marks)
         for name in names:
             self._point(f"{name}:commit")
         self._connection.execute("COMMIT")
+        self._reserved = reserved  # not before: where it is not on disk, the next start would give ids a second time
         for name in names:
             self._point(f"{name}:committed")
         self._fresh = False

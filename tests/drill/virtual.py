@@ -178,7 +178,9 @@ class VirtualWorld:
                                        "messenger": self.graph.messenger, "instagram": self.graph.instagram}
         self.wire = VirtualWire({"telegram": self.telegram, "graph": self.graph, "instagram": self.graph})
         self.model = VirtualModel(self.now, self.settings)
-        self.store: Any = _Counted(SqliteStore(self.settings, self.now(), floor=0), loop)
+        self.point: Callable[[str], None] = lambda name: None  # what happens before and after a commit
+        self.store: Any = _Counted(
+            SqliteStore(self.settings, self.now(), floor=0, point=lambda name: self.point(name)), loop)
         self.channels = {name: make(self.settings) for name, make in CHANNELS.items()}
         self.counts = Counter[tuple[str, str]]()
         wire: Any = self.wire

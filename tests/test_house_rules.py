@@ -70,7 +70,7 @@ EXPLAINED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)  #
 SLOW = ("openai", "urllib.request", "ssl", "http.client", "xml", "email", "concurrent.futures", "psycopg")
 FORBIDDEN_NAMES = re.compile(r"(Manager|Handler|Helper|Utils?|Base|Data|Info)(?![a-z])|^process$|^do$")
 FILE_LINES, FUNCTION_LINES = 250, 40
-BUDGETS = {"minibot without desk": (8580, 5880), "desk": (3180, 2240)}  # physical lines, code lines
+BUDGETS = {"minibot without desk": (8600, 5900), "desk": (3180, 2240)}  # physical lines, code lines
 
 
 def name_of(path: Path) -> str:

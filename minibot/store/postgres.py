@@ -54,7 +54,7 @@ class PostgresStore:
     def __init__(self, settings: Settings, now: int, *, point: Callable[[str], None] = lambda name: None,
                  die: Callable[[], object] = lambda: os._exit(70)) -> None:
         meta = prepare(settings.database_url, now, point)
-        self._clock, self.ahead, self._owners = now, meta["clock"] - now, set[str]()
+        self._clock, self.ahead, self._owners = meta["clock"], meta["clock"] - now, set[str]()
         known = {"name": meta["database"], "turns": settings.history_turns,
                  "pace": settings.messages_per_minute, "pause": round(settings.human_pause_hours * HOUR),
                  "keep": settings.retention_days * DAY, "clock": now,

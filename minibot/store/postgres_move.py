@@ -29,6 +29,9 @@ def move(source: Reader, url: str, tell: Callable[[str, int], None]) -> dict[str
     Raises SettingsFault, StoreDown or StoreDamaged; the target is then as it was.
     """
     prepare(url, 0)
+    if source.execute("SELECT 1 FROM inbound WHERE id > (SELECT CAST(v AS INTEGER) FROM meta WHERE k = 'filed') LIMIT 1"
+                      ).fetchone():
+        raise StoreDown("the SQLite file could not be brought in order (disk full?), so nothing was copied")
     counts = {table: int(source.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]) for table in TABLES}
     meta = dict(source.execute("SELECT k, v FROM meta WHERE k <> 'schema'").fetchall())
     with connect(url, f"{PATIENT}; SET idle_in_transaction_session_timeout = 0") as target:

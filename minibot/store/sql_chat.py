@@ -61,11 +61,12 @@ def absorb(db: Database, kept: int, gone: int, now: int) -> None:
     """`kept` takes over all that belongs to `gone`."""
     file(db)
     db.known.clear()
+    # subtle: first, since on PostgreSQL it waits for whoever is just filing a message there
+    paused, = db.one("DELETE FROM conversation WHERE id = ? RETURNING paused_until", gone) or (0,)
     for table, whose in MINE:
         db.run(f"UPDATE {table} SET conversation = ? WHERE {whose}", kept, gone)
-    db.run("UPDATE conversation SET due_at = ?, paused_until = (SELECT MAX(paused_until) FROM conversation WHERE id IN "
-           "(?, ?)) WHERE id = ?", now, kept, gone, kept)
-    db.run("DELETE FROM conversation WHERE id = ?", gone)
+    db.run("UPDATE conversation SET due_at = ?, paused_until = CASE WHEN paused_until < ? THEN ? ELSE paused_until END "
+           "WHERE id = ?", now, paused, paused, kept)
 
 
 def rekey(db: Database, platform: str, account: str, old: str, new: str, now: int) -> None:

@@ -45,7 +45,9 @@ def _receipt(db: Database, event: Receipt, now: int) -> int:
                        "turn IN (SELECT id FROM turn WHERE conversation = ? ORDER BY id DESC LIMIT 20)", at, at, row[0])
         return 0
     if event.state == "failed":
-        db.run("UPDATE part SET state = 'dead', error = ?, done_at = ? WHERE id = ?", event.code, now, part[0])
+        if not db.run("UPDATE part SET state = 'dead', error = ?, done_at = ? WHERE id = ? AND NOT (state = 'pending' "
+                      "AND tries = 0 AND unsure = 0)", event.code, now, part[0]):
+            return 0  # it was retried since: that word is an old one
         db.run("UPDATE inbound SET outcome = ? WHERE turn = ?",
                "window_closed" if event.code == WINDOW_CLOSED else f"send_failed:{event.code}", part[2])
         return _wake(db, part[1], now)

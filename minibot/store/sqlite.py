@@ -83,6 +83,7 @@ class SqliteStore:
                             round(settings.human_pause_hours * HOUR), settings.retention_days * DAY, now,
                             tuple(settings.destinations), int(meta["filed"]), packs=True)
         self._commits, self._fresh, self._open, self._ended = 0, True, True, False
+        self._fatal: Exception | None = None  # after it only a new start knows what is on disk
         self._jobs, self._asked = queue.SimpleQueue[list[_Job]](), list[_Job]()  # the thread's; on their way there
         self._thread = threading.Thread(target=self._work, name="minibot-store", daemon=True)
         self._thread.start()
@@ -129,10 +130,9 @@ class SqliteStore:
     def _work(self) -> None:
         try:
             while not self._ended:
-                try:
+                jobs = list[_Job]()
+                with suppress(queue.Empty):
                     jobs = self._jobs.get(timeout=IDLE if self._commits else None)
-                except queue.Empty:
-                    jobs = []
                 self._round(jobs + self._queued())
                 if not self._ended:
                     self._tidy(quiet=not jobs)
@@ -161,13 +161,15 @@ class SqliteStore:
                 try:
                     self._deliver([(job, job.verb(self._db))])
                 except (OSError, sqlite3.Error, StoreDown) as fault:
+                    if self._fatal:
+                        raise
                     self._deliver([(job, StoreDown(f"{job.name}: {fault}"))])
 
     def _transact(self, jobs: list[_Job]) -> None:
         """One transaction for all jobs; each is told its result, or the error that befell it."""
         if not jobs:
             return
-        filed = self._db.filed
+        filed, clock = self._db.filed, self._db.clock
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             results = self._run(jobs)
@@ -175,9 +177,10 @@ class SqliteStore:
         except Exception as fault:  # our own faults as well: no verb may suffer from another's
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            self._db.filed = filed
+            self._db.filed, self._db.clock = filed, clock
             self._db.known.clear()
             if getattr(fault, "sqlite_errorcode", 0) in sqlite_file.FATAL:
+                self._fatal = fault
                 raise
             if isinstance(fault, sqlite3.OperationalError):  # disk full, locked: it concerns all, and those that
                 jobs = jobs + self._waiting()  # came meanwhile have waited long enough as well
@@ -236,8 +239,7 @@ class SqliteStore:
 
     def _deliver(self, results: list[tuple[_Job, Any]]) -> None:
         """Wake the loop once for a whole batch."""
-        pairs = [(job.promise, result) for job, result in results if job.promise is not None]
-        if pairs:
+        if pairs := [(job.promise, result) for job, result in results if job.promise is not None]:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(keep, pairs)
 

@@ -70,8 +70,9 @@ def _retain(db: Database, oldest: int) -> None:
         db.executemany("DELETE FROM history WHERE conversation = ? AND id = ?", [(row[1], row[0]) for row in old])
         db.executemany(f"DELETE FROM part WHERE NOT ({LIVE}) AND turn IN (SELECT id FROM turn WHERE conversation = ? "
                        "AND created_at < ?)", chats)
-        for table in ("turn", "export"):
-            db.executemany(f"DELETE FROM {table} WHERE conversation = ? AND created_at < ?", chats)
+        db.executemany("DELETE FROM export WHERE conversation = ? AND created_at < ?", chats)
+        db.executemany("DELETE FROM turn WHERE conversation = ? AND created_at < ? AND NOT EXISTS (SELECT 1 FROM part "
+                       "WHERE part.turn = turn.id)", chats)  # not that of a part which has yet to leave
         db.run("UPDATE meta SET v = ? WHERE k = 'retained'", str(old[-1][0]))
 
 
@@ -87,7 +88,8 @@ def erase(db: Database, conversation: int) -> None:
 def _blank(db: Database, ids: Iterable[Sequence[int]]) -> None:
     db.executemany("UPDATE inbound SET kind = 'erased', chat = '', text = '', notice = '', person = '', name = '', "
                    "alias = '', message_id = '', media = '', quoted = '', quotes = '', phone = '', username = '', "
-                   "turn = NULL, outcome = COALESCE(outcome, 'ignored:forgotten') WHERE id = ?", ids)
+                   "turn = NULL, outcome = CASE WHEN outcome IS NULL OR outcome >= 'ai_failed' AND outcome < "
+                   "'ai_failee' THEN 'ignored:forgotten' ELSE outcome END WHERE id = ?", ids)  # nothing for `retry`
 
 
 def forget(db: Database, chat: str) -> int:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -24,7 +25,7 @@ from typing import Any
 import pytest
 
 from minibot.config import Settings
-from minibot.errors import LeaseLost, SettingsFault, StoreDamaged
+from minibot.errors import LeaseLost, SettingsFault, StoreDamaged, StoreDown
 from minibot.model import Inbound
 from minibot.store.opening import open_store
 from minibot.work import Answer, Finish
@@ -438,6 +439,13 @@ def test_a_move_that_breaks_off_leaves_nothing_and_can_be_repeated(postgres: Pos
             raise KeyboardInterrupt
 
     reader = open_reader(Settings(database_url=here))
+    with sqlite3.connect(tmp_path / "minibot.db") as mark:  # as after a crash, and a disk that was full at the end
+        filed, = mark.execute("SELECT v FROM meta WHERE k = 'filed'").fetchone()
+        mark.execute("UPDATE meta SET v = '0' WHERE k = 'filed'")
+    with pytest.raises(StoreDown, match="nothing was copied"):
+        move(reader, url, break_off)
+    with sqlite3.connect(tmp_path / "minibot.db") as mark:
+        mark.execute("UPDATE meta SET v = ? WHERE k = 'filed'", (filed,))
     with pytest.raises(KeyboardInterrupt):
         move(reader, url, break_off)
     assert PostgresServer.sql(url, "SELECT COUNT(*) FROM inbound") == [(0,)]

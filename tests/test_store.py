@@ -492,6 +492,24 @@ def test_a_late_failure_changes_the_parts_fate(store: Driven) -> None:
     assert store.health(NOW).dead == 1
 
 
+def test_a_repeated_word_of_a_failure_does_not_undo_a_retry(store: Driven) -> None:
+    store.hear()
+    store.sent(store.reply(store.step(), "one"), message_id="wamid")
+    failed = Receipt("telegram", "1", "failed", "wamid", code="131026")
+    store.take(failed)
+    assert store.retry([], False, NOW) == 1
+    store.take(failed)
+    assert store.step().part.text == "one"
+
+
+def test_what_was_forgotten_is_not_asked_again(store: Driven) -> None:
+    store.hear()
+    step = store.step()
+    store.finish(step.conversation, Finish({step.waiting[0].id: "ai_failed:400"}), NOW)
+    assert store.health(NOW).dead == 1 and store.forget("anna") == 1
+    assert store.health(NOW).dead == 0 and store.retry([], True, NOW) == 0 and not store.work()
+
+
 def test_a_tag_of_another_database_touches_nothing(store: Driven) -> None:
     step = unsure(store)
     number = step.part.tag.rpartition(":")[2]

@@ -652,3 +652,22 @@ def test_after_a_failed_first_commit_and_a_new_start_messages_still_reach_their_
 
     run(tmp_path, first, point=full)
     assert run(tmp_path, second).pending == 39
+
+
+def test_a_clock_set_back_is_noticed_although_the_first_commit_after_it_fails(tmp_path: Path) -> None:
+    failed = list[str]()
+
+    def full(name: str) -> None:
+        if name == "maintain:commit" and not failed:
+            failed.append(name)
+            raise sqlite3.OperationalError("database or disk is full")
+
+    async def story(store: SqliteStore) -> Any:
+        await store.accept([message(1)], NOW)
+        earlier = NOW - 3_600_000
+        with pytest.raises(StoreDown):
+            await store.maintain(earlier)
+        await store.maintain(earlier + 1)
+        return await store.claim("me", earlier + 2, 1000, 5)
+
+    assert len(run(tmp_path, story, point=full)) == 1

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from minibot.ai_faults import NOT_JSON, TIMEOUT, Fault, explain, read_answer
 from minibot.config import Settings
 from minibot.model import Call, Reply
+from minibot.text import clean
 from minibot.work import Answer, Said
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class OpenAiModel:
             files=[("file", file)], options={"headers": {"Content-Type": "multipart/form-data"}}))
         if not isinstance(found, dict) or not isinstance(found.get("text"), str):
             raise Fault(NOT_JSON)
-        return str(found["text"]).strip()
+        return clean(str(found["text"])).strip()
 
     async def _in_time(self, work: Awaitable[Result]) -> Result:
         try:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minibot.errors import AiFailed, AiRemedy, NoAnswer, retry_after
-from minibot.text import visible
+from minibot.text import clean, visible
 
 WAIT, GIVE_UP, REFUSED = AiRemedy.WAIT, AiRemedy.GIVE_UP, AiRemedy.REFUSED
 Row = tuple[AiRemedy, str, str]  # remedy, our code, help for the operator
@@ -91,10 +91,11 @@ def read_answer(found: Any, **words: object) -> tuple[str, int, int]:
         content = "".join(str(_at(part, "text") or "") for part in content)
     text = content if isinstance(content, str) else ""
     text = re.sub(r"^\s*<think>.*?(</think>|\Z)", "", text, flags=re.DOTALL).strip()  # local reasoning models
+    text = clean(text, 4 << 20)  # half a surrogate pair, as at the end of a cut answer, fits into no database
     if not visible(text):
         raise Fault(_CONTENT if message.get("refusal") or ending == "content_filter" else _EMPTY)
-    tokens_in, tokens_out = (count if isinstance(count := _at(found, "usage", name), int) else 0
-                             for name in ("prompt_tokens", "completion_tokens"))
+    tokens_in, tokens_out = (count if isinstance(count := _at(found, "usage", name), int) and 0 < count < 1 << 40
+                             else 0 for name in ("prompt_tokens", "completion_tokens"))
     return f"{text} …" if ending == "length" else text, tokens_in, tokens_out
 
 

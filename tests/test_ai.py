@@ -199,7 +199,14 @@ def test_every_shape_of_an_answer_is_read(content: Any, finish: str, text: str) 
 
 
 @needs_sdk
-@pytest.mark.parametrize("usage", [None, {}, [], "7", {"prompt_tokens": None}, {"prompt_tokens": "7"}])
+def test_half_a_character_at_the_end_of_an_answer_becomes_one_that_every_database_takes() -> None:
+    with FaultServer(completion("Yes \ud83d")) as server:
+        assert ask(made(server)).text == "Yes \ufffd"
+
+
+@needs_sdk
+@pytest.mark.parametrize("usage", [None, {}, [], "7", {"prompt_tokens": None}, {"prompt_tokens": "7"},
+                                   {"prompt_tokens": 10**30}, {"prompt_tokens": -1}])
 def test_tokens_that_nobody_tells_are_estimated(usage: Any) -> None:
     with FaultServer(completion("Yes.", usage=usage)) as server:
         answer = ask(made(server), Said("user", "x" * 300))

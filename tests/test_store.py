@@ -758,6 +758,18 @@ def test_forget_erases_everything_but_what_keeps_repeats_out(store: Driven) -> N
     assert store.step().history == ()
 
 
+def test_a_question_written_right_after_forget_is_answered(store: Driven) -> None:
+    store.hear("secret")
+    sending = store.reply(store.step(), "an answer")
+    store.hear("/forget", kind="forget")
+    store.hear("and now?")
+    step = store.sent(sending)
+    assert texts(step) == ["/forget", "and now?"]
+    done = Finish({step.waiting[0].id: "command"}, ("erased",), forget="everything")
+    step = store.sent(store.finish(step.conversation, done, NOW))
+    assert texts(step) == ["and now?"] and step.history == ()
+
+
 def test_the_operator_can_forget_a_chat_that_is_in_hand(store: Driven) -> None:
     store.hear("secret")
     step = store.step()

@@ -65,7 +65,7 @@ def finish(db: Database, held: Conversation, end: Finish, now: int) -> Step:
     if end.pause_until is not None:
         db.known.clear()
     if end.forget == "everything":
-        erase(db, held.id)
+        erase(db, held.id, max(end.outcomes, default=0))  # what was written since is still to be answered
     turn = None
     if end.answer or end.parts:
         turn = said(db, held.id, "answer" if end.answer else "notice", end.answer or Answer(""), now, error=end.error)

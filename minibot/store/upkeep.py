@@ -76,13 +76,13 @@ def _retain(db: Database, oldest: int) -> None:
         db.run("UPDATE meta SET v = ? WHERE k = 'retained'", str(old[-1][0]))
 
 
-def erase(db: Database, conversation: int) -> None:
-    """All that was said here is gone. Today's count of tokens stays until tomorrow, or /forget would be a way
-    around the daily limit."""
-    _blank(db, db.all("SELECT id FROM history WHERE conversation = ?", conversation))
+def erase(db: Database, conversation: int, last: int = 1 << 62) -> None:
+    """All that was said here is gone, but for messages after `last`. Today's count of tokens stays until tomorrow,
+    or /forget would be a way around the daily limit."""
+    _blank(db, db.all("SELECT id FROM history WHERE conversation = ? AND id <= ?", conversation, last))
     db.run("DELETE FROM part WHERE turn IN (SELECT id FROM turn WHERE conversation = ?)", conversation)
-    for table in ("history", "waiting", "turn", "export"):
-        db.run(f"DELETE FROM {table} WHERE conversation = ?", conversation)
+    for table, newest in ("history", last), ("waiting", last), ("turn", 1 << 62), ("export", 1 << 62):
+        db.run(f"DELETE FROM {table} WHERE conversation = ? AND id <= ?", conversation, newest)
 
 
 def _blank(db: Database, ids: Iterable[Sequence[int]]) -> None:

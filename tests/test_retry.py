@@ -125,6 +125,14 @@ def test_a_probe_that_never_came_back_is_replaced() -> None:
     assert breaker.admit(later + PROBE_LIMIT) == 0
 
 
+def test_a_probe_that_was_dropped_frees_the_way_at_once() -> None:
+    breaker = opened()
+    later = breaker.until
+    assert breaker.admit(later) == 0 and breaker.admit(later) > later
+    breaker.dropped()
+    assert breaker.admit(later) == 0
+
+
 def test_failed_probes_wait_longer_up_to_a_limit() -> None:
     breaker, at = opened(), NOW
     pauses = []

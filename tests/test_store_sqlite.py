@@ -631,14 +631,18 @@ def test_a_claim_in_the_same_breath_finds_the_message_before_it(tmp_path: Path) 
     assert committed[:4] == ["accept:commit", "claim:commit", "accept:committed", "claim:committed"]  # of one COMMIT
 
 
-def test_after_a_failed_first_commit_and_a_new_start_messages_still_reach_their_conversations(tmp_path: Path) -> None:
-    failed = list[str]()
+def full_once(where: str) -> Callable[[str], None]:
+    """A disk that is full when the store first comes to the point `where`."""
+    left = [where]
 
-    def full(name: str) -> None:
-        if name == "accept:commit" and not failed:
-            failed.append(name)
+    def point(name: str) -> None:
+        if name in left:
+            left.remove(name)
             raise sqlite3.OperationalError("database or disk is full")
+    return point
 
+
+def test_after_a_failed_first_commit_and_a_new_start_messages_still_reach_their_conversations(tmp_path: Path) -> None:
     async def first(store: SqliteStore) -> None:
         with pytest.raises(StoreDown):
             await store.accept([message(1)], NOW)
@@ -650,18 +654,11 @@ def test_after_a_failed_first_commit_and_a_new_start_messages_still_reach_their_
         await store.accept([message(40)], NOW)
         return await store.health(NOW)
 
-    run(tmp_path, first, point=full)
+    run(tmp_path, first, point=full_once("accept:commit"))
     assert run(tmp_path, second).pending == 39
 
 
 def test_a_clock_set_back_is_noticed_although_the_first_commit_after_it_fails(tmp_path: Path) -> None:
-    failed = list[str]()
-
-    def full(name: str) -> None:
-        if name == "maintain:commit" and not failed:
-            failed.append(name)
-            raise sqlite3.OperationalError("database or disk is full")
-
     async def story(store: SqliteStore) -> Any:
         await store.accept([message(1)], NOW)
         earlier = NOW - 3_600_000
@@ -670,4 +667,4 @@ def test_a_clock_set_back_is_noticed_although_the_first_commit_after_it_fails(tm
         await store.maintain(earlier + 1)
         return await store.claim("me", earlier + 2, 1000, 5)
 
-    assert len(run(tmp_path, story, point=full)) == 1
+    assert len(run(tmp_path, story, point=full_once("maintain:commit"))) == 1

@@ -27,7 +27,7 @@ class Breaker:
         self._asked_at = 0
 
     def admit(self, now: int) -> int:
-        """0: go ahead (and report back with `worked` or `failed`); else when to ask again."""
+        """0: go ahead (and report back: `worked`, `failed` or `dropped`); else when to ask again."""
         if now < self._asked_at - CLOCK_STEP:  # the clock was set back: nobody waits for that hour
             self.until = self._probe_at = 0
         self._asked_at = now
@@ -52,6 +52,10 @@ class Breaker:
         if self.failures >= FAILURES:
             self.until = max(self.until, now + self._pause)
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+    def dropped(self) -> None:
+        """What was let go was not made, or told nothing: the way is free for the next probe."""
+        self._probe_at = 0
 
     def pause(self, until: int) -> None:
         """The upstream itself asked for quiet (429 for the account, a refused token)."""

@@ -119,7 +119,7 @@ class Worker:
             cost = estimate(prompt) + self.kit.settings.max_output_tokens
             if not self.kit.purse.reserve(step, person, cost):
                 cost = 0
-                self.kit.breakers["model"].pause(0)  # nothing will be found out
+                self.kit.breakers["model"].dropped()
                 return await self._over_budget(step, run)
             hop("prompt", step.conversation, said=prompt, messages=_ids(run))
             self.asking = asyncio.ensure_future(self.kit.model.answer(prompt, f"{self.channel.name}:{person}"))
@@ -133,7 +133,7 @@ class Worker:
             if self.asking is not None:
                 self.asking.cancel()
             self.kit.purse.give_back(person, cost)
-        self.kit.breakers["model"].pause(0)  # nothing was found out: the way is free for the next probe
+        self.kit.breakers["model"].dropped()
         return await self._joined(newer, joins + 1)
 
     async def _newer(self, step: Step, run: Run) -> Step | None:

@@ -30,8 +30,8 @@ FAR = 1 << 62  # ms; no time to come
 LOOK_FOR_SUSPECTS = 1_000  # ms between two looks
 LONGEST_SLEEP = 1.0  # seconds; another instance's work is found by looking
 COLD = 2_000  # ms from the start; a first call takes so long that a death in it says little about the message
-CLAIM_GRACE, MODEL_GRACE, SEND_GRACE = 1.0, 3.0, 8.0  # seconds of a stop: a cut model call costs nothing, a cut
-# ... send may repeat
+CLAIM_GRACE = 1.0  # seconds that a stop waits for a claim under way; then it begins to count
+MODEL_GRACE, SEND_GRACE = 3.0, 8.0  # seconds after a stop: a cut model call costs nothing, a cut send may repeat
 
 
 class Dispatcher:
@@ -135,13 +135,14 @@ class Dispatcher:
             self.lanes = min(LANES, self.lanes + 1 + self.lanes // 8)
 
     async def _claim(self) -> None:
-        asked, self._ahead, woken = self._ahead, None, set[int]()
+        woken = set[int]()
+        asked, self._ahead = self._ahead, None
         now = self._kit.clock()
         if asked is None:
             self._more = self._free() <= 0
             if self._more:
                 return
-            woken, self._woken = self._woken, woken  # all of it is in the store
+            woken, self._woken = self._woken, set()  # all of it is in the store
             asked = self._request(now)
         steps = await asked
         for step in steps:

@@ -23,7 +23,10 @@ from minibot.work import Accepted, Conversation, Export, Fate, Finish, Health, S
 
 
 class Store(Protocol):
-    """Every method may be called from the event loop's thread only."""
+    """Every method may be called from the event loop's thread only.
+
+    On SQLite the call alone asks for a verb, and what is asked in one breath is one transaction, intake first.
+    """
 
     def accept(self, events: Sequence[Event], now: int) -> Promise[Accepted]:
         """Store what a webhook brought. Duplicates are absorbed; the future fails with StoreDown."""
